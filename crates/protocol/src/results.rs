@@ -1,0 +1,282 @@
+//! The results file: `DIR/results.json`. Its JSON Schema is committed in `docs/results.schema.json`.
+
+use std::path::{Path, PathBuf};
+
+use dpsgd_core::{Description, Mode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Version of this file's format.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One run of the harness.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Results {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The machine and the software.
+    pub environment: Environment,
+    /// What was asked for.
+    pub config: RunConfig,
+    /// One row per workload, batch size, mode, strategy and variant. Failed rows are rows too.
+    pub cells: Vec<Cell>,
+}
+
+/// The machine and the software of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// When the run began, UTC, RFC 3339.
+    pub started: String,
+    /// Version of dpsgd-bench.
+    pub version: String,
+    /// Commit of the checkout, with `-dirty` if it was changed; `null` outside a checkout.
+    pub commit: Option<String>,
+    /// Operating system and kernel.
+    pub os: String,
+    /// Processor model.
+    pub cpu: String,
+    /// Logical processors that the run could use.
+    pub cpus: usize,
+    /// Instruction sets that matter to kernels, such as `avx512f`.
+    pub cpu_features: Vec<String>,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// GPUs, by name.
+    pub gpus: Vec<String>,
+    /// What each contender reported of itself.
+    pub contenders: Vec<Description>,
+}
+
+/// What a run was asked to do, after the command line was applied to the config file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Workload names, in the order shown.
+    pub workloads: Vec<String>,
+    /// Contenders `strategy` or `strategy:variant`, in the order shown.
+    pub contenders: Vec<String>,
+    /// Batch sizes.
+    pub batch_sizes: Vec<usize>,
+    /// Private, plain or both.
+    pub modes: Vec<Mode>,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads of every contender.
+    pub threads: usize,
+    /// Fresh processes per cell.
+    pub processes: usize,
+    /// Epochs per process.
+    pub epochs: usize,
+    /// At most this many examples per epoch; `null` for the whole data set.
+    pub examples: Option<usize>,
+    /// `sequential` or `shuffle`.
+    pub schedule: String,
+    /// Seed of initial parameters, schedules, noise and the order of measurement.
+    pub seed: u64,
+    /// C.
+    pub clip_norm: f64,
+    /// sigma.
+    pub noise_multiplier: f64,
+    /// eta.
+    pub learning_rate: f64,
+    /// Seconds that one request to a worker may take.
+    pub timeout_s: f64,
+}
+
+/// Whether a data set is the real one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataKind {
+    /// The published data, or a sample of it.
+    Real,
+    /// Generated, of the same shape.
+    Synthetic,
+}
+
+/// How a cell ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Verified and measured.
+    Ok,
+    /// What it needs is missing, or the strategy can't do it.
+    Unavailable,
+    /// The worker crashed, answered garbage or reported a failure.
+    Failed,
+    /// A request took longer than allowed.
+    Timeout,
+    /// Memory ran out.
+    OutOfMemory,
+    /// The step is not the right step: its times don't count.
+    Disqualified,
+}
+
+/// What the verification gate found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Verification {
+    /// Whether every check passed.
+    pub passed: bool,
+    /// The largest relative L2 error of an update against the float64 oracle; `null` if none could be computed.
+    pub max_relative_error: Option<f64>,
+    /// Whether the noise has the right distribution; `null` in non-private mode, which has none.
+    pub noise_passed: Option<bool>,
+    /// What failed first, with figures; `null` if nothing did.
+    pub failure: Option<String>,
+}
+
+/// What one fresh process measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessRun {
+    /// Round of the interleaved order, from 0.
+    pub round: usize,
+    /// Seconds from spawning the process to its answer to `hello`.
+    pub start_s: f64,
+    /// Seconds to load model, parameters and data.
+    pub load_s: f64,
+    /// Seconds of the first step.
+    pub first_step_s: f64,
+    /// Seconds of every epoch, the first included.
+    pub epochs_s: Vec<f64>,
+    /// Peak resident bytes (`VmHWM`) of the worker.
+    pub peak_rss_bytes: Option<u64>,
+    /// CPU time over wall time and threads while epochs ran; 1 is all threads busy.
+    pub cpu_utilization: Option<f64>,
+    /// Peak GPU bytes of the process, or of the device above its level before the worker where NVML hides processes.
+    pub gpu_peak_bytes: Option<u64>,
+    /// Mean share of time in which the GPU was busy while epochs ran, 0 to 1.
+    pub gpu_utilization: Option<f64>,
+    /// GPU energy per epoch in joules.
+    pub energy_j: Option<f64>,
+    /// Examples left out for a NaN or an infinity in their gradient.
+    pub non_finite_examples: u64,
+}
+
+/// One row: a contender on a workload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Workload name.
+    pub workload: String,
+    /// Whether its data is real.
+    pub data: DataKind,
+    /// Examples per step.
+    pub batch_size: usize,
+    /// Private or plain.
+    pub mode: Mode,
+    /// Strategy name.
+    pub strategy: String,
+    /// Variant of the strategy.
+    pub variant: Option<String>,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads given to it.
+    pub threads: usize,
+    /// How the cell ended.
+    pub status: Status,
+    /// Why, if not `ok`; names what would fix it.
+    pub reason: Option<String>,
+    /// The worker's stderr, relative to the results file; `null` if no worker started.
+    pub log: Option<PathBuf>,
+    /// What the verification gate found; `null` if it did not get that far.
+    pub verification: Option<Verification>,
+    /// Examples in one epoch.
+    pub examples_per_epoch: usize,
+    /// Seconds by which the epochs before steady state exceed the steady median, median over processes; `null` if the
+    /// times never settled.
+    pub warm_up_s: Option<f64>,
+    /// Seconds of a process's first step, median over processes.
+    pub first_step_s: Option<f64>,
+    /// Seconds of a process's first epoch, median over processes.
+    pub first_epoch_s: Option<f64>,
+    /// Every raw measurement.
+    pub processes: Vec<ProcessRun>,
+    /// Median over all epochs of all processes.
+    pub median_epoch_s: Option<f64>,
+    /// 95% bootstrap interval of the median, resampled over processes.
+    pub median_ci95_s: Option<[f64; 2]>,
+    /// Mean over all epochs, the first included.
+    pub mean_epoch_s: Option<f64>,
+    /// `examples_per_epoch` over `median_epoch_s`.
+    pub examples_per_s: Option<f64>,
+    /// Largest over processes.
+    pub peak_rss_bytes: Option<u64>,
+    /// Median over processes.
+    pub cpu_utilization: Option<f64>,
+    /// Largest over processes.
+    pub gpu_peak_bytes: Option<u64>,
+    /// Median over processes.
+    pub gpu_utilization: Option<f64>,
+    /// Joules per epoch, median over processes.
+    pub energy_j: Option<f64>,
+    /// FLOPs of the plain step over time and the machine's measured peak; `null` if no peak was measured.
+    pub roofline_fraction: Option<f64>,
+    /// What a reader should know before trusting the figure: spread, outliers, drift.
+    pub warnings: Vec<String>,
+}
+
+impl Cell {
+    /// `strategy` or `strategy:variant`: the name under which the contender is shown.
+    pub fn contender(&self) -> String {
+        contender_name(&self.strategy, self.variant.as_deref())
+    }
+}
+
+/// `strategy` or `strategy:variant`.
+pub fn contender_name(strategy: &str, variant: Option<&str>) -> String {
+    match variant {
+        Some(variant) => format!("{strategy}:{variant}"),
+        None => strategy.to_string(),
+    }
+}
+
+/// A results file that can't be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct ResultsError {
+    /// The file.
+    pub path: String,
+    /// What went wrong and what to do.
+    pub reason: String,
+}
+
+impl Results {
+    /// Reads a results file; another schema version is named before anything else is judged.
+    pub fn load(path: &Path) -> Result<Self, ResultsError> {
+        let failed = |reason: String| ResultsError { path: path.display().to_string(), reason };
+        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
+        match value.get("schema_version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(SCHEMA_VERSION) => {}
+            Some(version) => {
+                let fix = "run the dpsgd-bench that wrote it, or measure again";
+                return Err(failed(format!("schema_version = {version}: this build reads {SCHEMA_VERSION}; {fix}")));
+            }
+            None => return Err(failed("no schema_version: not a results file".into())),
+        }
+        serde_json::from_value(value).map_err(|e| failed(e.to_string()))
+    }
+
+    /// Writes the file whole or not at all: to a neighbour first, synced, then renamed over.
+    pub fn save(&self, path: &Path) -> Result<(), ResultsError> {
+        let failed = |e: std::io::Error| ResultsError { path: path.display().to_string(), reason: e.to_string() };
+        let mut text = serde_json::to_string_pretty(self).expect("results are plain data");
+        text.push('\n');
+        let partial = path.with_extension("json.partial");
+        let write = || {
+            let mut file = std::fs::File::create(&partial)?;
+            std::io::Write::write_all(&mut file, text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&partial, path)
+        };
+        write().map_err(failed)
+    }
+
+    /// The JSON Schema of this file.
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(Results).to_value()
+    }
+}
