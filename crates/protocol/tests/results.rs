@@ -1,0 +1,40 @@
+//! The results file's schema is the committed one, and a foreign file is refused with a reason.
+
+use std::path::Path;
+
+use dpsgd_protocol::results::Results;
+
+fn committed() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/results.schema.json")
+}
+
+/// Set `UPDATE_SCHEMA=1` to write the schema anew after a deliberate change.
+#[test]
+fn the_committed_json_schema_is_the_one_that_the_types_generate() {
+    let generated = serde_json::to_string_pretty(&Results::json_schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(committed(), &generated).unwrap();
+    }
+    let committed = std::fs::read_to_string(committed()).unwrap();
+    assert!(committed == generated, "docs/results.schema.json has drifted: run this test with UPDATE_SCHEMA=1");
+}
+
+#[test]
+fn a_file_of_another_schema_version_is_refused_by_naming_both_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("results.json");
+    std::fs::write(&file, r#"{"schema_version": 7, "whatever": []}"#).unwrap();
+    let error = Results::load(&file).unwrap_err().to_string();
+    assert!(error.contains("results.json") && error.contains("schema_version = 7") && error.contains("reads 1"));
+    assert_eq!(error.lines().count(), 1);
+}
+
+#[test]
+fn a_file_that_is_no_results_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("results.json");
+    for text in ["", "[]", "{}", r#"{"schema_version": 1}"#, r#"{"schema_version": "1"}"#] {
+        std::fs::write(&file, text).unwrap();
+        assert!(Results::load(&file).is_err(), "{text}");
+    }
+}
