@@ -75,7 +75,7 @@ fn every_reply_survives_a_round_trip_on_one_line() {
 
 #[test]
 fn an_unknown_field_is_an_error_in_every_request_and_reply() {
-    let lines = requests().iter().map(serde_json::to_value).chain(replies().iter().map(serde_json::to_value));
+    let lines = requests().into_iter().map(serde_json::to_value).chain(replies().into_iter().map(serde_json::to_value));
     for value in lines {
         let mut value = value.unwrap();
         value["surprise"] = true.into();
