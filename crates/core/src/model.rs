@@ -409,7 +409,7 @@ impl Layer {
     }
 
     /// Name within the layer, shape and initialization of each parameter tensor.
-    fn params(&self) -> Vec<(&'static str, Vec<usize>, Initialization)> {
+    pub(crate) fn params(&self) -> Vec<(&'static str, Vec<usize>, Initialization)> {
         use Initialization::{StandardNormal, UniformFanIn};
         match *self {
             Layer::Linear { in_features: i, out_features: o } => {
