@@ -1,0 +1,8 @@
+//! One module per subcommand, each with its own `run`.
+
+pub mod doctor;
+pub mod list;
+pub mod setup;
+
+/// How a subcommand ended: its exit status, or why it failed, in one line.
+pub type Outcome = Result<u8, Box<dyn std::error::Error>>;

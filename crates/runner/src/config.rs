@@ -1,0 +1,449 @@
+//! What to measure: a file of `bench-configs/`, overridden by the command line, checked.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dpsgd_core::{Device, DpSgd, InputError, Mode, ModelSpec, read_toml};
+use dpsgd_protocol::results::RunConfig;
+use serde::Deserialize;
+
+use crate::checkout::Checkout;
+use crate::cli::{RunArgs, Selection};
+use crate::registry::{Contender, Registry, unknown};
+
+/// The data set of each built-in model.
+const BUILT_IN_DATA: [(&str, &str); 7] = [
+    ("logreg", "adult"),
+    ("ffnn", "adult"),
+    ("ffnn-regression", "adult-age"),
+    ("mnist-cnn", "mnist"),
+    ("cifar10-cnn", "cifar10"),
+    ("embedding", "imdb"),
+    ("lstm", "imdb"),
+];
+
+/// What `dataset` of a `[[workload]]` may be.
+const DATASETS: [&str; 6] = ["adult", "adult-age", "mnist", "cifar10", "imdb", "synthetic"];
+
+/// A config file as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Names of workloads, built-in or from `workload`.
+    pub workloads: Vec<String>,
+    /// Contenders: `naive`, `batched` (every variant) or `batched:captured`.
+    pub strategies: Vec<String>,
+    /// Examples per step.
+    pub batch_sizes: Vec<usize>,
+    /// `private`, `non_private`.
+    pub modes: Vec<Mode>,
+    /// Epochs per process.
+    pub epochs: usize,
+    /// Fresh processes per row.
+    pub processes: usize,
+    /// At most this many examples per epoch.
+    pub examples: Option<usize>,
+    /// The order of the examples.
+    pub schedule: Order,
+    /// Seed of everything that is drawn.
+    pub seed: u64,
+    /// Threads of every contender; all processors unless given.
+    pub threads: Option<usize>,
+    /// `cpu` unless given.
+    pub device: Option<Device>,
+    /// Seconds that one request to a worker may take.
+    pub timeout_s: f64,
+    /// Hyperparameters.
+    pub dp: DpValues,
+    /// Workloads of the user's own.
+    #[serde(default, rename = "workload")]
+    pub own_workloads: Vec<OwnWorkload>,
+}
+
+/// Hyperparameters of all workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DpValues {
+    /// C.
+    pub clip_norm: f64,
+    /// sigma.
+    pub noise_multiplier: f64,
+    /// eta.
+    pub learning_rate: f64,
+}
+
+/// A workload of the user's own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnWorkload {
+    /// The name by which `workloads` refers to it.
+    pub name: String,
+    /// A model file, relative to the config file.
+    pub model: PathBuf,
+    /// One of the data sets that fits the model.
+    pub dataset: String,
+}
+
+/// The order in which an epoch goes through the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// As stored.
+    Sequential,
+    /// A fresh permutation for every epoch.
+    Shuffle,
+}
+
+impl Order {
+    /// The name used in configs and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Order::Sequential => "sequential",
+            Order::Shuffle => "shuffle",
+        }
+    }
+}
+
+/// A model and the data that it is trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Its name in tables.
+    pub name: String,
+    /// The model, validated.
+    pub model: ModelSpec,
+    /// `adult`, `adult-age`, `mnist`, `cifar10`, `imdb` or `synthetic`.
+    pub dataset: String,
+}
+
+/// What to measure, checked. Only what needs the data is left to check: [`Config::check_batch_sizes`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from; `None` for [`Config::everything`].
+    pub path: Option<PathBuf>,
+    /// In the order shown.
+    pub workloads: Vec<Workload>,
+    /// In the order shown.
+    pub contenders: Vec<Contender>,
+    /// Examples per step; all above 0.
+    pub batch_sizes: Vec<usize>,
+    /// Private, plain or both.
+    pub modes: Vec<Mode>,
+    /// Where to compute.
+    pub device: Device,
+    /// Threads of every contender, from 1 to the processors that this process may use.
+    pub threads: usize,
+    /// Fresh processes per row; above 0.
+    pub processes: usize,
+    /// Epochs per process; above 0.
+    pub epochs: usize,
+    /// At most this many examples per epoch.
+    pub examples: Option<usize>,
+    /// The order of the examples.
+    pub order: Order,
+    /// Seed of initial parameters, schedules, noise and the order of measurement.
+    pub seed: u64,
+    /// Hyperparameters, in their ranges.
+    pub dp: DpValues,
+    /// What one request to a worker may take.
+    pub timeout: Duration,
+    /// The user's folder of full data sets.
+    pub data: Option<PathBuf>,
+}
+
+/// A config or an option that can't be used. One line: place, key, value found, values allowed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file can't be read or understood.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// A value is outside its range.
+    #[error("{place}: {reason}")]
+    Value {
+        /// The file, or the option that overrode it.
+        place: String,
+        /// Key, value found, values allowed.
+        reason: String,
+    },
+    /// Not in a checkout and no file named.
+    #[error("no bench-configs here or above: run within a checkout, or name a file with {0}")]
+    NoCheckout(&'static str),
+}
+
+/// Names the place of a wrong value: the option if it was given, else the file.
+struct Place {
+    file: String,
+}
+
+impl Place {
+    fn wrong(&self, option: Option<&str>, reason: impl Display) -> ConfigError {
+        let place = option.map_or_else(|| self.file.clone(), |option| format!("--{option}"));
+        ConfigError::Value { place, reason: reason.to_string() }
+    }
+}
+
+impl Config {
+    /// What `runner --all` measures: `--config` or the default config, with the options applied.
+    pub fn of_run(args: &RunArgs, registry: &Registry) -> Result<Self, ConfigError> {
+        let path = match &args.selection.config {
+            Some(path) => path.clone(),
+            None => Checkout::find().ok_or(ConfigError::NoCheckout("--config"))?.default_config(),
+        };
+        let file: ConfigFile = read_toml(&path)?;
+        Config::resolve(file, Some(&path), args, registry)
+    }
+
+    /// What `runner verify` verifies: `--config`, or else every contender on every built-in workload, with the options
+    /// applied. Batch sizes, epochs and processes don't matter there.
+    pub fn of_verification(selection: &Selection, registry: &Registry) -> Result<Self, ConfigError> {
+        let args = RunArgs { selection: selection.clone(), ..RunArgs::default() };
+        match &selection.config {
+            Some(_) => Config::of_run(&args, registry),
+            None => Config::resolve(everything(registry), None, &args, registry),
+        }
+    }
+
+    fn resolve(
+        file: ConfigFile,
+        path: Option<&Path>,
+        args: &RunArgs,
+        registry: &Registry,
+    ) -> Result<Self, ConfigError> {
+        let place = Place { file: path.map_or_else(|| "options".into(), |path| path.display().to_string()) };
+        let selection = &args.selection;
+        let workload_names = selection.workloads.as_ref().unwrap_or(&file.workloads);
+        let option = selection.workloads.is_some().then_some("workloads");
+        let workloads = workloads(&file.own_workloads, workload_names, path, &place, option)?;
+
+        let strategy_names = selection.strategies.as_ref().unwrap_or(&file.strategies);
+        let option = selection.strategies.is_some().then_some("strategies");
+        not_empty(strategy_names, "strategies").map_err(|reason| place.wrong(option, reason))?;
+        let contenders = contenders(strategy_names, registry).map_err(|reason| place.wrong(option, reason))?;
+
+        let option = selection.modes.is_some().then_some("modes");
+        let modes = match &selection.modes {
+            Some(names) => names.iter().map(|name| mode(name)).collect::<Result<_, _>>(),
+            None => Ok(file.modes),
+        };
+        let modes: Vec<Mode> = modes.map_err(|reason| place.wrong(option, reason))?;
+        not_empty(&modes, "modes").map_err(|reason| place.wrong(option, reason))?;
+        once(modes.iter().map(|mode| mode.name()), "modes").map_err(|reason| place.wrong(option, reason))?;
+
+        let option = args.batch_sizes.is_some().then_some("batch-sizes");
+        let batch_sizes = args.batch_sizes.clone().unwrap_or(file.batch_sizes);
+        check_sizes(&batch_sizes).map_err(|reason| place.wrong(option, reason))?;
+
+        let device = match &selection.device {
+            Some(text) => text.parse().map_err(|reason| place.wrong(Some("device"), reason))?,
+            None => file.device.unwrap_or(Device::Cpu),
+        };
+        let usable = usable_cpus();
+        let threads = selection.threads.or(file.threads).unwrap_or(usable);
+        if !(1..=usable).contains(&threads) {
+            let option = selection.threads.is_some().then_some("threads");
+            return Err(
+                place.wrong(option, format!("threads = {threads}: must be 1 to {usable}, the processors usable here"))
+            );
+        }
+        let positive = |key: &str, option: Option<usize>, value: usize| match (value, option) {
+            (0, given) => Err(place.wrong(given.map(|_| key), format!("{key} = 0: must be at least 1"))),
+            (value, _) => Ok(value),
+        };
+        let processes = positive("processes", args.processes, args.processes.unwrap_or(file.processes))?;
+        let epochs = positive("epochs", args.epochs, args.epochs.unwrap_or(file.epochs))?;
+        let examples = args.examples.or(file.examples);
+        if let Some(examples) = examples {
+            positive("examples", args.examples, examples)?;
+            let option = args.examples.map(|_| "examples").or(option);
+            check_against(&batch_sizes, examples, "examples").map_err(|reason| place.wrong(option, reason))?;
+        }
+        let timeout = Duration::try_from_secs_f64(file.timeout_s).ok().filter(|timeout| !timeout.is_zero());
+        let timeout_s = file.timeout_s;
+        let timeout = timeout
+            .ok_or_else(|| place.wrong(None, format!("timeout_s = {timeout_s}: must be a finite number above 0")))?;
+        if let Some(folder) = selection.data.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(place.wrong(Some("data"), format!("{}: not a folder", folder.display())));
+        }
+        let config = Config {
+            path: path.map(Path::to_path_buf),
+            workloads,
+            contenders,
+            batch_sizes,
+            modes,
+            device,
+            threads,
+            processes,
+            epochs,
+            examples,
+            order: file.schedule,
+            seed: file.seed,
+            dp: file.dp,
+            timeout,
+            data: selection.data.clone(),
+        };
+        config.dp(Mode::Private, config.batch_sizes[0]).validate().map_err(|reason| place.wrong(None, reason))?;
+        Ok(config)
+    }
+
+    /// The hyperparameters of a cell: the expected batch size is the batch size.
+    pub fn dp(&self, mode: Mode, batch_size: usize) -> DpSgd {
+        let DpValues { clip_norm, noise_multiplier, learning_rate } = self.dp;
+        DpSgd { mode, clip_norm, noise_multiplier, learning_rate, expected_batch_size: batch_size as f64 }
+    }
+
+    /// Checks the batch sizes against the examples that `workload` turned out to have.
+    pub fn check_batch_sizes(&self, workload: &str, examples: usize) -> Result<(), ConfigError> {
+        check_against(&self.batch_sizes, examples, &format!("examples of {workload}")).map_err(|reason| {
+            let place = self.path.as_ref().map_or_else(|| "options".into(), |path| path.display().to_string());
+            ConfigError::Value { place, reason }
+        })
+    }
+
+    /// What the results file says of this config.
+    pub fn to_run_config(&self) -> RunConfig {
+        RunConfig {
+            workloads: self.workloads.iter().map(|workload| workload.name.clone()).collect(),
+            contenders: self.contenders.iter().map(Contender::name).collect(),
+            batch_sizes: self.batch_sizes.clone(),
+            modes: self.modes.clone(),
+            device: self.device.to_string(),
+            threads: self.threads,
+            processes: self.processes,
+            epochs: self.epochs,
+            examples: self.examples,
+            schedule: self.order.name().into(),
+            seed: self.seed,
+            clip_norm: self.dp.clip_norm,
+            noise_multiplier: self.dp.noise_multiplier,
+            learning_rate: self.dp.learning_rate,
+            timeout_s: self.timeout.as_secs_f64(),
+        }
+    }
+}
+
+/// The built-in workloads, the seven of [`ModelSpec::built_in_names`].
+pub fn built_in_workloads() -> Vec<Workload> {
+    BUILT_IN_DATA.iter().map(|(name, _)| built_in(name).expect("the names are those of the models")).collect()
+}
+
+/// The processors that this process may use: its affinity mask, or its share of a container if that is less.
+pub fn usable_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get())
+}
+
+/// Reads the registry: `--registry` or the default one.
+pub fn read_registry(path: Option<&Path>) -> Result<Registry, ConfigError> {
+    let path = match path {
+        Some(path) => path.to_path_buf(),
+        None => Checkout::find().ok_or(ConfigError::NoCheckout("--registry"))?.registry(),
+    };
+    Ok(Registry::read(&path)?)
+}
+
+fn everything(registry: &Registry) -> ConfigFile {
+    ConfigFile {
+        workloads: BUILT_IN_DATA.iter().map(|(name, _)| name.to_string()).collect(),
+        strategies: registry.entries().iter().map(|entry| entry.name.clone()).collect(),
+        batch_sizes: vec![64],
+        modes: vec![Mode::Private, Mode::NonPrivate],
+        epochs: 1,
+        processes: 1,
+        examples: None,
+        schedule: Order::Shuffle,
+        seed: 1,
+        threads: None,
+        device: None,
+        timeout_s: 600.0,
+        dp: DpValues { clip_norm: 1.0, noise_multiplier: 1.0, learning_rate: 0.1 },
+        own_workloads: Vec::new(),
+    }
+}
+
+fn built_in(name: &str) -> Option<Workload> {
+    let (name, dataset) = BUILT_IN_DATA.iter().find(|(built_in, _)| *built_in == name)?;
+    Some(Workload { name: name.to_string(), model: ModelSpec::built_in(name)?, dataset: dataset.to_string() })
+}
+
+/// The workloads of these names; `option` is the option that gave them, if one did.
+fn workloads(
+    own: &[OwnWorkload],
+    names: &[String],
+    config: Option<&Path>,
+    place: &Place,
+    option: Option<&str>,
+) -> Result<Vec<Workload>, ConfigError> {
+    let mut known: Vec<&str> = BUILT_IN_DATA.iter().map(|(name, _)| *name).collect();
+    for workload in own {
+        if known.contains(&workload.name.as_str()) {
+            return Err(place.wrong(None, format!("workload `{}`: the name is taken; choose another", workload.name)));
+        }
+        if !DATASETS.contains(&workload.dataset.as_str()) {
+            let reason = unknown("dataset", &workload.dataset, &DATASETS);
+            return Err(place.wrong(None, format!("workload `{}`: {reason}", workload.name)));
+        }
+        known.push(&workload.name);
+    }
+    not_empty(names, "workloads").map_err(|reason| place.wrong(option, reason))?;
+    once(names.iter().map(String::as_str), "workloads").map_err(|reason| place.wrong(option, reason))?;
+    let find = |name: &String| match (built_in(name), own.iter().find(|workload| workload.name == *name)) {
+        (Some(workload), _) => Ok(workload),
+        (None, Some(workload)) => {
+            let folder = config.and_then(Path::parent).unwrap_or(Path::new(""));
+            let model = ModelSpec::read(&folder.join(&workload.model))?;
+            Ok(Workload { name: workload.name.clone(), model, dataset: workload.dataset.clone() })
+        }
+        (None, None) => Err(place.wrong(option, unknown("workload", name, &known))),
+    };
+    names.iter().map(find).collect()
+}
+
+fn contenders(names: &[String], registry: &Registry) -> Result<Vec<Contender>, String> {
+    let mut all = Vec::new();
+    for name in names {
+        all.extend(registry.contenders(name)?);
+    }
+    let shown: Vec<String> = all.iter().map(Contender::name).collect();
+    once(shown.iter().map(String::as_str), "strategies")?;
+    Ok(all)
+}
+
+fn mode(name: &str) -> Result<Mode, String> {
+    let all = [Mode::Private, Mode::NonPrivate];
+    let valid: Vec<&str> = all.iter().map(|mode| mode.name()).collect();
+    all.into_iter().find(|mode| mode.name() == name).ok_or_else(|| unknown("mode", name, &valid))
+}
+
+fn not_empty<T>(items: &[T], key: &str) -> Result<(), String> {
+    if items.is_empty() { Err(format!("{key} = []: name at least one")) } else { Ok(()) }
+}
+
+fn once<T: Ord + Display>(items: impl Iterator<Item = T>, key: &str) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for item in items {
+        if seen.contains(&item) {
+            return Err(format!("{key}: {item} is there twice; name it once"));
+        }
+        seen.insert(item);
+    }
+    Ok(())
+}
+
+fn check_sizes(sizes: &[usize]) -> Result<(), String> {
+    not_empty(sizes, "batch_sizes")?;
+    if sizes.contains(&0) {
+        return Err("batch size 0: must be at least 1".into());
+    }
+    once(sizes.iter(), "batch_sizes")
+}
+
+fn check_against(sizes: &[usize], examples: usize, what: &str) -> Result<(), String> {
+    match sizes.iter().find(|size| **size > examples) {
+        Some(size) => Err(format!("batch size {size}: must be at most {examples}, the number of {what}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,13 @@
+//! The command line of dpsgd-bench as a library: it plans what to measure, finds or installs what the contenders need,
+//! runs each in a process of its own, verifies it, times it, and writes the results file.
+//!
+//! [`cli`] is the command line, [`config`] what to measure, [`registry`] who takes part, [`setup`] what must be
+//! installed and built for that, and [`cmd`] holds one module per subcommand.
+
+pub mod checkout;
+pub mod cli;
+pub mod cmd;
+pub mod config;
+pub mod out;
+pub mod registry;
+pub mod setup;

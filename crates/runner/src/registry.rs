@@ -1,0 +1,290 @@
+//! The registry of contenders: `bench-configs/strategies.toml`. The runner links none of them; what it knows of a
+//! strategy is an entry here and what the worker says of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use dpsgd_core::{Device, InputError, Mode, nearest, read_toml};
+use serde::Deserialize;
+
+/// Largest relative L2 error of an update in f32, unless an entry names its own.
+pub const DEFAULT_TOLERANCE: f64 = 1e-5;
+
+/// Words that an entry's `start` may hold in braces.
+const PLACEHOLDERS: [&str; 4] = ["workers", "python", "peers", "root"];
+
+/// All contenders, in the order shown.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    #[serde(rename = "strategy")]
+    strategies: Vec<Entry>,
+    /// The file it was read from.
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+/// One strategy: how to get it, how to start it, and what to expect of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The name that its worker answers to `hello`.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// The ways to run it, the default first; empty when there is only one.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
+    /// Largest relative L2 error of an update; a variant may name its own.
+    #[serde(default = "default_tolerance")]
+    pub tolerance: f64,
+    /// Kinds of device that it runs on.
+    #[serde(default = "all_devices")]
+    pub devices: Vec<DeviceKind>,
+    /// Modes that it runs in.
+    #[serde(default = "all_modes")]
+    pub modes: Vec<Mode>,
+    /// What must be installed for it.
+    #[serde(default)]
+    pub environment: Environment,
+    /// How to build its worker, if it has to be.
+    pub build: Option<Build>,
+    /// The worker's command line; `{workers}`, `{python}`, `{peers}` and `{root}` stand for folders and the interpreter.
+    pub start: Vec<String>,
+    /// Environment variables of the worker.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Whether it takes a batch in which no example counts.
+    pub empty_batch: bool,
+    /// Whether it leaves out, and counts, examples whose gradient holds a NaN or an infinity.
+    pub non_finite: bool,
+}
+
+/// One way to run a strategy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// The name that its worker knows it by.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Largest relative L2 error of an update, in place of the strategy's.
+    pub tolerance: Option<f64>,
+}
+
+/// A kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// The processor.
+    Cpu,
+    /// Any CUDA device.
+    Cuda,
+}
+
+impl DeviceKind {
+    /// The kind of `device`.
+    pub fn of(device: Device) -> Self {
+        match device {
+            Device::Cpu => DeviceKind::Cpu,
+            Device::Cuda(_) => DeviceKind::Cuda,
+        }
+    }
+
+    /// The name used in the registry.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Cpu => "cpu",
+            DeviceKind::Cuda => "cuda",
+        }
+    }
+}
+
+/// What must be installed before a strategy can be built or started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Environment {
+    /// Nothing.
+    #[default]
+    None,
+    /// libtorch, from the user or from a Python environment with torch.
+    Libtorch,
+}
+
+/// How to build a worker.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// The package of this workspace whose binary is the worker.
+    pub package: String,
+}
+
+fn default_tolerance() -> f64 {
+    DEFAULT_TOLERANCE
+}
+
+fn all_devices() -> Vec<DeviceKind> {
+    vec![DeviceKind::Cpu, DeviceKind::Cuda]
+}
+
+fn all_modes() -> Vec<Mode> {
+    vec![Mode::Private, Mode::NonPrivate]
+}
+
+/// One contender: a strategy in one variant, and what the verification gate expects of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contender {
+    /// Name of the strategy.
+    pub strategy: String,
+    /// The variant, or `None` if the strategy has only one way.
+    pub variant: Option<String>,
+    /// Largest relative L2 error of an update.
+    pub tolerance: f64,
+}
+
+impl Contender {
+    /// `strategy` or `strategy:variant`.
+    pub fn name(&self) -> String {
+        dpsgd_protocol::results::contender_name(&self.strategy, self.variant.as_deref())
+    }
+}
+
+impl Registry {
+    /// Reads and checks a registry; the error is one line that names file, entry and what is allowed.
+    pub fn read(path: &Path) -> Result<Self, InputError> {
+        let mut registry: Registry = read_toml(path)?;
+        registry.path = path.to_path_buf();
+        registry.validate().map_err(|reason| {
+            let (path, place) = (path.display().to_string(), String::new());
+            InputError { path, place, reason }
+        })?;
+        Ok(registry)
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All strategies, in the order shown.
+    pub fn entries(&self) -> &[Entry] {
+        &self.strategies
+    }
+
+    /// The strategy of this name.
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.strategies.iter().find(|entry| entry.name == name)
+    }
+
+    /// The contenders that `name` stands for: `naive`, `batched` (every variant) or `batched:captured`. The error names
+    /// the nearest contender.
+    pub fn contenders(&self, name: &str) -> Result<Vec<Contender>, String> {
+        let (strategy, variant) = match name.split_once(':') {
+            Some((strategy, variant)) => (strategy, Some(variant)),
+            None => (name, None),
+        };
+        let Some(entry) = self.entry(strategy) else {
+            let names: Vec<&str> = self.strategies.iter().map(|entry| entry.name.as_str()).collect();
+            return Err(unknown("strategy", strategy, &names));
+        };
+        match variant {
+            None => Ok(entry.contenders()),
+            Some(variant) => {
+                let all = entry.contenders();
+                let chosen: Vec<Contender> =
+                    all.into_iter().filter(|contender| contender.variant.as_deref() == Some(variant)).collect();
+                if chosen.is_empty() {
+                    let names: Vec<&str> = entry.variants.iter().map(|variant| variant.name.as_str()).collect();
+                    return Err(unknown(&format!("variant of {strategy}"), variant, &names));
+                }
+                Ok(chosen)
+            }
+        }
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if self.strategies.is_empty() {
+            return Err("no strategy: add at least one [[strategy]]".into());
+        }
+        let mut names = BTreeSet::new();
+        for entry in &self.strategies {
+            entry.validate().map_err(|reason| format!("strategy `{}`: {reason}", entry.name))?;
+            if !names.insert(&entry.name) {
+                return Err(format!("strategy `{}`: there are two of this name; rename one", entry.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// One contender per variant, or a single one.
+    pub fn contenders(&self) -> Vec<Contender> {
+        let contender =
+            |variant: Option<String>, tolerance| Contender { strategy: self.name.clone(), variant, tolerance };
+        if self.variants.is_empty() {
+            return vec![contender(None, self.tolerance)];
+        }
+        let of = |variant: &Variant| contender(Some(variant.name.clone()), variant.tolerance.unwrap_or(self.tolerance));
+        self.variants.iter().map(of).collect()
+    }
+
+    /// Whether it runs on `device`.
+    pub fn runs_on(&self, device: Device) -> bool {
+        self.devices.contains(&DeviceKind::of(device))
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        check_name("name", &self.name)?;
+        let mut variants = BTreeSet::new();
+        for variant in &self.variants {
+            check_name("variant", &variant.name)?;
+            if !variants.insert(&variant.name) {
+                return Err(format!("variant `{}`: there are two of this name; rename one", variant.name));
+            }
+        }
+        let own = self.variants.iter().filter_map(|variant| variant.tolerance);
+        if let Some(tolerance) = own.chain([self.tolerance]).find(|value| !(value.is_finite() && *value > 0.0)) {
+            return Err(format!("tolerance = {tolerance}: must be a finite number above 0"));
+        }
+        if self.devices.is_empty() {
+            return Err("devices = []: name `cpu`, `cuda` or both".into());
+        }
+        if self.modes.is_empty() {
+            return Err("modes = []: name `private`, `non_private` or both".into());
+        }
+        if self.start.first().is_none_or(String::is_empty) {
+            return Err("start = []: the first item is the program, such as \"{workers}/dpsgd-naive\"".into());
+        }
+        for text in &self.start {
+            if let Some(word) = placeholders(text).find(|word| !PLACEHOLDERS.contains(word)) {
+                return Err(unknown("placeholder in start", word, &PLACEHOLDERS));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The words in braces in `text`.
+fn placeholders(text: &str) -> impl Iterator<Item = &str> {
+    text.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(word, _)| word))
+}
+
+/// Names become file names, table cells and items of comma-separated lists.
+fn check_name(key: &str, name: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    if !name.is_empty() && name.chars().all(legal) {
+        return Ok(());
+    }
+    Err(format!("{key} = \"{name}\": must be letters, digits and `-`, `_`, `.`, `+`"))
+}
+
+/// One line about an unknown name: the nearest valid one, and all of them.
+pub(crate) fn unknown(what: &str, found: &str, valid: &[&str]) -> String {
+    let all =
+        if valid.is_empty() { "there are none".to_string() } else { format!("must be one of {}", valid.join(", ")) };
+    match nearest(found, valid.iter().copied()) {
+        Some(name) => format!("unknown {what} `{found}`: did you mean `{name}`? ({all})"),
+        None => format!("unknown {what} `{found}`: {all}"),
+    }
+}
