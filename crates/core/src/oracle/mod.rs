@@ -264,4 +264,8 @@ mod margin_tests;
 #[cfg(test)]
 mod sum_tests;
 #[cfg(test)]
+mod test_layers;
+#[cfg(test)]
 mod torch_tests;
+#[cfg(test)]
+mod torch_values;
