@@ -1,0 +1,54 @@
+//! From norms to clip factors.
+
+use dpsgd_torch::Result;
+use tch::Tensor;
+
+/// The factors by which the gradients of a batch are scaled before they are summed.
+pub struct Factors {
+    /// `[k]`: min(1, C / |g_i|), 1 for a zero gradient, 0 for one that is not finite.
+    pub scale: Tensor,
+    /// `[k]`, true where the gradient is finite; `None` when all are. A factor of 0 does not make a NaN go away, so
+    /// whoever sums must replace the values of these examples.
+    pub finite: Option<Tensor>,
+    /// How many gradients are not finite.
+    pub non_finite: u64,
+}
+
+impl Factors {
+    /// From the squared norms `[k]` over all parameters. A gradient whose squared norm overflows f32 counts as not
+    /// finite.
+    pub fn new(squared_norms: &Tensor, clip_norm: f64) -> Result<Self> {
+        // A zero norm gives an infinity here, which the minimum turns into 1.
+        let mut scale = squared_norms.f_sqrt()?.f_reciprocal()?.f_mul_scalar(clip_norm)?.f_clamp_max(1.0)?;
+        // One number is finite exactly when all are: a single read of the device when there is nothing to mend.
+        if squared_norms.f_sum(None)?.f_double_value(&[])?.is_finite() {
+            return Ok(Factors { scale, finite: None, non_finite: 0 });
+        }
+        let finite = squared_norms.f_isfinite()?;
+        scale = scale.f_where_self(&finite, &scale.f_zeros_like()?)?;
+        let non_finite = finite.f_logical_not()?.f_sum(None)?.f_int64_value(&[])?;
+        Ok(Factors { scale, finite: Some(finite), non_finite: u64::try_from(non_finite).unwrap_or(0) })
+    }
+
+    /// `values` `[k, ...]` with zeros for the examples that are not finite.
+    pub fn mended(&self, values: &Tensor) -> Result<Tensor> {
+        let Some(finite) = &self.finite else { return Ok(values.shallow_clone()) };
+        let mut shape = vec![1; values.dim()];
+        shape[0] = -1;
+        values.f_where_self(&finite.f_view(shape.as_slice())?, &values.f_zeros_like()?)
+    }
+
+    /// sum_i scale_i * values_i for `values` `[k, ...]`, into the contiguous `out` `[...]`.
+    pub fn weighted_sum_into(&self, out: &Tensor, values: &Tensor) -> Result<()> {
+        let examples = values.size()[0];
+        let rows = self.mended(&values.f_reshape([examples, -1])?)?;
+        _ = rows.f_transpose(0, 1)?.f_mv_out(&out.f_view([-1])?, &self.scale)?;
+        Ok(())
+    }
+}
+
+/// The squared norm of each example's part `[k, ...]`: `[k]`.
+pub fn squared_norms(values: &Tensor) -> Result<Tensor> {
+    let rows = values.f_reshape([values.size()[0], -1])?;
+    rows.f_norm_scalaropt_dim(2.0, [1i64], false)?.f_square()
+}

@@ -1,0 +1,114 @@
+//! A model as libtorch operations.
+
+use dpsgd_core::{Layer, Loss, ModelSpec, Pair};
+use tch::{Kind, Reduction, Tensor};
+
+use crate::data::Batch;
+use crate::error::Result;
+use crate::lstm;
+
+/// The layers of a model, with the place of each one's parameters.
+pub struct Network {
+    /// The layers, first to last, each with the position of its first parameter in [`ModelSpec::params`].
+    pub layers: Vec<(Layer, usize)>,
+    loss: Loss,
+}
+
+impl Network {
+    /// The network of a validated model.
+    pub fn new(model: &ModelSpec) -> Self {
+        let mut first = 0;
+        let mut layers = Vec::with_capacity(model.layers.len());
+        for layer in &model.layers {
+            layers.push((layer.clone(), first));
+            first += parameter_tensors(layer);
+        }
+        Network { layers, loss: model.loss }
+    }
+
+    /// The outputs `[k, K]` of a batch: the plain forward pass, differentiable in `params`.
+    pub fn forward(&self, params: &[Tensor], inputs: &Tensor) -> Result<Tensor> {
+        let mut x = inputs.shallow_clone();
+        for (layer, first) in &self.layers {
+            x = match layer {
+                Layer::Linear { .. } => x.f_linear(&params[*first], Some(&params[first + 1]))?,
+                Layer::Conv2d { stride, padding, .. } => {
+                    conv2d(&x, &params[*first], Some(&params[first + 1]), *stride, *padding, 1)?
+                }
+                Layer::Embedding { .. } => Tensor::f_embedding(&params[*first], &x, -1, false, false)?,
+                Layer::Lstm { .. } => {
+                    let [weight_ih, weight_hh, bias] = [&params[*first], &params[first + 1], &params[first + 2]];
+                    // Time first, so that every step is one contiguous block.
+                    let gates = x.f_transpose(0, 1)?.f_linear(weight_ih, Some(bias))?;
+                    let weight_hh = weight_hh.f_transpose(0, 1)?;
+                    let hidden = lstm::unroll(&gates, |gates, hidden| gates.f_addmm(hidden, &weight_hh))?;
+                    Tensor::f_stack(&hidden, 1)?
+                }
+                other => without_parameters(other, &x)?,
+            };
+        }
+        Ok(x)
+    }
+
+    /// The sum of the losses of a batch, from its outputs `[k, K]`.
+    pub fn total_loss(&self, outputs: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let none = None::<Tensor>;
+        match self.loss {
+            Loss::CrossEntropy => outputs.f_cross_entropy_loss(&batch.targets, none, Reduction::Sum, -100, 0.0),
+            Loss::BceWithLogits => outputs.f_view([-1])?.f_binary_cross_entropy_with_logits(
+                &batch.targets,
+                none,
+                None::<Tensor>,
+                Reduction::Sum,
+            ),
+            Loss::Mse => outputs.f_view([-1])?.f_mse_loss(&batch.targets, Reduction::Sum),
+        }
+    }
+}
+
+/// How many parameter tensors a layer has.
+fn parameter_tensors(layer: &Layer) -> usize {
+    match layer {
+        Layer::Linear { .. } | Layer::Conv2d { .. } => 2,
+        Layer::Embedding { .. } => 1,
+        Layer::Lstm { .. } => 3,
+        _ => 0,
+    }
+}
+
+/// A layer that has no parameters, on a batch `[k, ...]`.
+pub fn without_parameters(layer: &Layer, x: &Tensor) -> Result<Tensor> {
+    match layer {
+        Layer::Relu => x.f_relu(),
+        // libtorch scans a window in row-major order and keeps the first maximum, which is our rule for ties.
+        Layer::MaxPool2d { kernel_size, stride } => {
+            x.f_max_pool2d(ints(*kernel_size), ints(stride.unwrap_or(*kernel_size)), [0, 0], [1, 1], false)
+        }
+        Layer::AvgPool2d { kernel_size, stride } => {
+            x.f_avg_pool2d(ints(*kernel_size), ints(stride.unwrap_or(*kernel_size)), [0, 0], false, true, None)
+        }
+        Layer::Flatten => x.f_flatten(1, -1),
+        Layer::GlobalAvgPool2d => x.f_mean_dim(&[2i64, 3][..], false, None::<Kind>),
+        Layer::MeanOverTime => x.f_mean_dim(&[1i64][..], false, None::<Kind>),
+        Layer::Linear { .. } | Layer::Conv2d { .. } | Layer::Embedding { .. } | Layer::Lstm { .. } => {
+            unreachable!("{} has parameters", layer.kind())
+        }
+    }
+}
+
+/// Cross-correlation of `[k, groups * I, H, W]` with `[groups * O, I, h, w]`.
+pub fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: Pair,
+    padding: Pair,
+    groups: i64,
+) -> Result<Tensor> {
+    x.f_conv2d(weight, bias, ints(stride), ints(padding), [1, 1], groups)
+}
+
+/// A pair as libtorch takes it: `[h, w]`.
+pub fn ints(pair: Pair) -> [i64; 2] {
+    [pair.h as i64, pair.w as i64]
+}
