@@ -91,3 +91,32 @@ impl Read for Source {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    /// SHA-256 of "abc", from FIPS 180-2, appendix B.1.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn published_content_is_recognized_plain_and_gzipped_and_any_other_is_not() {
+        let mut gzipped = GzEncoder::new(Vec::new(), Compression::best());
+        gzipped.write_all(b"abc").unwrap();
+        let cases: [(Vec<u8>, bool); 3] =
+            [(b"abc".into(), true), (gzipped.finish().unwrap(), true), (b"abd".into(), false)];
+        for (content, published) in cases {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(&content).unwrap();
+            let mut source = Source::open(file.path()).unwrap();
+            assert_eq!(source.fill(&mut [0; 2]).unwrap(), 2);
+            assert_eq!(source.drain().unwrap(), 1);
+            assert_eq!(source.sha256() == ABC, published);
+            assert_eq!(source.unrecognized(ABC).is_none(), published);
+        }
+    }
+}
