@@ -128,9 +128,9 @@ impl Dataset {
                 None => Ok(()),
             },
             (Targets::Value(_), Loss::Mse) => Ok(()),
-            (Targets::Class(_), loss) => mismatch(format!("the data has classes, loss {loss:?} takes numbers")),
+            (Targets::Class(_), loss) => mismatch(format!("the data has classes, loss {loss} takes numbers")),
             (Targets::Value(_), loss) => {
-                mismatch(format!("the data has numbers as targets, loss {loss:?} takes classes"))
+                mismatch(format!("the data has numbers as targets, loss {loss} takes classes"))
             }
         }
     }
@@ -190,3 +190,7 @@ pub(crate) fn le_bytes<T: Copy>(values: &[T], bytes: impl Fn(T) -> [u8; 4]) -> V
 pub(crate) fn from_le<T>(bytes: &[u8], value: impl Fn([u8; 4]) -> T) -> Vec<T> {
     bytes.as_chunks::<4>().0.iter().map(|chunk| value(*chunk)).collect()
 }
+
+#[cfg(test)]
+#[path = "dataset_tests.rs"]
+mod tests;

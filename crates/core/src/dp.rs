@@ -100,3 +100,7 @@ impl BatchRef<'_> {
         self.mask.iter().any(|counts| !counts)
     }
 }
+
+#[cfg(test)]
+#[path = "dp_tests.rs"]
+mod tests;

@@ -32,15 +32,22 @@ pub(crate) fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, (String, 
     })
 }
 
-/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+/// Adds "did you mean" to what serde says ("unknown field `x`, expected one of `a`, `b`") and toml ("unexpected keys in
+/// table: x, available keys: a, b").
 pub(crate) fn with_suggestion(message: &str) -> String {
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    match quoted.split_first() {
-        Some((found, valid)) if message.starts_with("unknown ") => match nearest(found, valid.iter().copied()) {
-            Some(name) => format!("{message}; did you mean `{name}`?"),
-            None => message.to_string(),
-        },
-        _ => message.to_string(),
+    let unknown = ["unknown field `", "unknown variant `"].iter().find_map(|start| message.find(start));
+    let names: Vec<&str> = if let Some(begin) = unknown {
+        message[begin..].split('`').skip(1).step_by(2).collect()
+    } else if let Some((found, valid)) =
+        message.strip_prefix("unexpected keys in table: ").and_then(|keys| keys.split_once(", available keys: "))
+    {
+        found.split(", ").take(1).chain(valid.split(", ")).collect()
+    } else {
+        Vec::new()
+    };
+    match names.split_first().and_then(|(found, valid)| nearest(found, valid.iter().copied())) {
+        Some(name) => format!("{message}; did you mean `{name}`?"),
+        None => message.to_string(),
     }
 }
 
@@ -55,20 +62,5 @@ pub fn nearest<'a>(found: &str, valid: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_key_is_answered_with_its_place_and_the_nearest_valid_key() {
-        #[derive(Debug, serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        #[allow(dead_code)]
-        struct Config {
-            epochs: u32,
-            processes: u32,
-        }
-        let (place, reason) = parse_toml::<Config>("processes = 1\nepoch = 3\n").unwrap_err();
-        assert_eq!(place, ":2");
-        assert!(reason.ends_with("did you mean `epochs`?"), "{reason}");
-    }
-}
+#[path = "input_tests.rs"]
+mod tests;

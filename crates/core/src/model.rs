@@ -19,6 +19,7 @@ pub struct ModelSpec {
     /// The loss of one example.
     pub loss: Loss,
     /// The layers, first to last.
+    #[serde(deserialize_with = "named_layers")]
     pub layers: Vec<Layer>,
 }
 
@@ -51,6 +52,17 @@ pub enum Loss {
     Mse,
 }
 
+impl fmt::Display for Loss {
+    /// As in a model file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Loss::CrossEntropy => "cross_entropy",
+            Loss::BceWithLogits => "bce_with_logits",
+            Loss::Mse => "mse",
+        })
+    }
+}
+
 /// A size along height and width. Written `3` for both or `[3, 5]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "PairText", into = "PairText")]
@@ -63,7 +75,7 @@ pub struct Pair {
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a whole number, or two as [height, width]")]
 enum PairText {
     Both(usize),
     Each([usize; 2]),
@@ -90,6 +102,25 @@ fn one() -> Pair {
 
 fn zero() -> Pair {
     Pair { h: 0, w: 0 }
+}
+
+/// Serde lets a variant without fields have any; a layer's mistaken key must not pass silently.
+fn no_keys<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct NoKeys {}
+    NoKeys::deserialize(deserializer).map(|NoKeys {}| ())
+}
+
+/// Reads the layers one by one, so that an error can name its layer: neither TOML's nor JSON's does.
+fn named_layers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Layer>, D::Error> {
+    let layers = Vec::<serde_json::Value>::deserialize(deserializer)?;
+    let named = layers.into_iter().enumerate().map(|(position, layer)| {
+        let kind = layer.get("kind").and_then(|kind| kind.as_str()).map_or(String::new(), |kind| format!(" ({kind})"));
+        serde_json::from_value(layer)
+            .map_err(|error| serde::de::Error::custom(format!("layer {position}{kind}: {error}")))
+    });
+    named.collect()
 }
 
 /// One layer. Names and meanings are PyTorch's.
@@ -136,11 +167,13 @@ pub enum Layer {
         stride: Option<Pair>,
     },
     /// max(0, x), with gradient 0 at 0.
+    #[serde(deserialize_with = "no_keys")]
     Relu,
     /// `[C, H, W]` to a vector, row-major.
+    #[serde(deserialize_with = "no_keys")]
     Flatten,
     /// `[C, H, W]` to the C means over height and width.
-    #[serde(rename = "global_avg_pool2d")]
+    #[serde(rename = "global_avg_pool2d", deserialize_with = "no_keys")]
     GlobalAvgPool2d,
     /// A row of the table W `[num_embeddings, embedding_dim]` for each token.
     Embedding {
@@ -157,6 +190,7 @@ pub enum Layer {
         hidden_size: usize,
     },
     /// `[time, D]` to the D means over time.
+    #[serde(deserialize_with = "no_keys")]
     MeanOverTime,
 }
 
@@ -274,9 +308,7 @@ impl ModelSpec {
     pub fn shapes(&self) -> Result<Vec<Shape>, ModelError> {
         let error = |place: String, reason: String| ModelError { model: self.name.clone(), place, reason };
         let mut shape = self.input.shape();
-        if self.input.dimensions().contains(&0) {
-            return Err(error("input".into(), format!("{shape}: every size must be above 0")));
-        }
+        self.input.check().map_err(|reason| error("input".into(), reason))?;
         let mut shapes = vec![shape];
         for (position, layer) in self.layers.iter().enumerate() {
             let place = || format!("layer {position} ({})", layer.kind());
@@ -294,10 +326,11 @@ impl ModelSpec {
         };
         match self.loss {
             Loss::CrossEntropy if outputs < 2 => {
-                Err(error("loss".into(), format!("the last layer gives {shape}, cross_entropy takes at least [2]")))
+                let reason = format!("the last layer gives {shape}, cross_entropy takes features [2] or more");
+                Err(error("loss".into(), reason))
             }
-            Loss::BceWithLogits | Loss::Mse if outputs != 1 => {
-                Err(error("loss".into(), format!("the last layer gives {shape}, this loss takes features [1]")))
+            loss @ (Loss::BceWithLogits | Loss::Mse) if outputs != 1 => {
+                Err(error("loss".into(), format!("the last layer gives {shape}, {loss} takes features [1]")))
             }
             _ => Ok(shapes),
         }
@@ -323,7 +356,31 @@ impl ModelSpec {
     }
 }
 
+impl Shape {
+    /// How many numbers or tokens, unless more than [`MAX_NUMBERS`].
+    fn numbers(&self) -> Option<usize> {
+        match *self {
+            Shape::Features(n) => product(&[n]),
+            Shape::Image { c, h, w } => product(&[c, h, w]),
+            Shape::Tokens { time, .. } => product(&[time]),
+            Shape::Sequence { time, width } => product(&[time, width]),
+        }
+    }
+}
+
 impl ModelInput {
+    fn check(&self) -> Result<(), String> {
+        match *self {
+            ModelInput::Features(n) => check_size("features", n)?,
+            ModelInput::Image(chw) => chw.iter().try_for_each(|size| check_size("size in image", *size))?,
+            ModelInput::Tokens { time, vocabulary } => {
+                check_size("time", time)?;
+                check_size("vocabulary", vocabulary)?;
+            }
+        }
+        self.shape().numbers().map(|_| ()).ok_or(format!("{} has more than {MAX_NUMBERS} numbers", self.shape()))
+    }
+
     /// The dimensions of one example's tensor.
     pub fn dimensions(&self) -> Vec<usize> {
         match *self {
@@ -362,19 +419,27 @@ impl Layer {
 
     /// The output shape for `input`, or what doesn't fit, with both shapes.
     pub fn output(&self, input: Shape) -> Result<Shape, String> {
+        self.check_sizes()?;
+        let output = self.fit(input)?;
+        for numbers in [output.numbers()].into_iter().chain(self.params().iter().map(|(_, shape, _)| product(shape))) {
+            numbers.ok_or(format!("output or parameters of more than {MAX_NUMBERS} numbers"))?;
+        }
+        Ok(output)
+    }
+
+    /// As [`Layer::output`], once the sizes are known to be sane.
+    fn fit(&self, input: Shape) -> Result<Shape, String> {
         let misfit = |takes: String| Err(format!("takes {takes}, the layer before gives {input}"));
         match (self.clone(), input) {
             (Layer::Relu, Shape::Tokens { .. }) => misfit("numbers".into()),
             (Layer::Relu, shape) => Ok(shape),
             (Layer::Linear { in_features, out_features }, Shape::Features(n)) if n == in_features => {
-                positive("out_features", out_features)?;
                 Ok(Shape::Features(out_features))
             }
             (Layer::Linear { in_features, .. }, _) => misfit(format!("features [{in_features}]")),
             (Layer::Conv2d { in_channels, out_channels, kernel_size, stride, padding }, Shape::Image { c, h, w })
                 if c == in_channels =>
             {
-                positive("out_channels", out_channels)?;
                 let (h, w) = windows(input, (h + 2 * padding.h, w + 2 * padding.w), kernel_size, stride)?;
                 Ok(Shape::Image { c: out_channels, h, w })
             }
@@ -394,17 +459,49 @@ impl Layer {
             (Layer::Embedding { num_embeddings, embedding_dim }, Shape::Tokens { time, vocabulary })
                 if vocabulary == num_embeddings =>
             {
-                positive("embedding_dim", embedding_dim)?;
                 Ok(Shape::Sequence { time, width: embedding_dim })
             }
             (Layer::Embedding { num_embeddings, .. }, _) => misfit(format!("tokens [time] of {num_embeddings}")),
             (Layer::Lstm { input_size, hidden_size }, Shape::Sequence { time, width }) if width == input_size => {
-                positive("hidden_size", hidden_size)?;
                 Ok(Shape::Sequence { time, width: hidden_size })
             }
             (Layer::Lstm { input_size, .. }, _) => misfit(format!("sequence [time, {input_size}]")),
             (Layer::MeanOverTime, Shape::Sequence { width, .. }) => Ok(Shape::Features(width)),
             (Layer::MeanOverTime, _) => misfit("sequence [time, D]".into()),
+        }
+    }
+
+    /// Checks that every size in the layer is in range.
+    fn check_sizes(&self) -> Result<(), String> {
+        let pair = |name, pair: Pair| check_size(name, pair.h).and(check_size(name, pair.w));
+        match *self {
+            Layer::Linear { in_features, out_features } => {
+                check_size("in_features", in_features)?;
+                check_size("out_features", out_features)
+            }
+            Layer::Conv2d { in_channels, out_channels, kernel_size, stride, padding } => {
+                check_size("in_channels", in_channels)?;
+                check_size("out_channels", out_channels)?;
+                pair("kernel_size", kernel_size)?;
+                pair("stride", stride)?;
+                match padding.h.max(padding.w) {
+                    0..=MAX_SIZE => Ok(()),
+                    largest => Err(format!("padding = {largest}: must be from 0 to {MAX_SIZE}")),
+                }
+            }
+            Layer::MaxPool2d { kernel_size, stride } | Layer::AvgPool2d { kernel_size, stride } => {
+                pair("kernel_size", kernel_size)?;
+                pair("stride", stride.unwrap_or(kernel_size))
+            }
+            Layer::Embedding { num_embeddings, embedding_dim } => {
+                check_size("num_embeddings", num_embeddings)?;
+                check_size("embedding_dim", embedding_dim)
+            }
+            Layer::Lstm { input_size, hidden_size } => {
+                check_size("input_size", input_size)?;
+                check_size("hidden_size", hidden_size)
+            }
+            Layer::Relu | Layer::Flatten | Layer::GlobalAvgPool2d | Layer::MeanOverTime => Ok(()),
         }
     }
 
@@ -432,15 +529,27 @@ impl Layer {
     }
 }
 
-fn positive(name: &str, value: usize) -> Result<(), String> {
-    if value == 0 { Err(format!("{name} = 0: must be above 0")) } else { Ok(()) }
+/// Larger sizes than any network has, and small enough that sums of a few don't overflow.
+const MAX_SIZE: usize = 1 << 24;
+
+/// What a tensor may hold, so that all can be counted in an `i32`.
+const MAX_NUMBERS: usize = i32::MAX as usize;
+
+fn check_size(name: &str, value: usize) -> Result<(), String> {
+    match value {
+        1..=MAX_SIZE => Ok(()),
+        _ => Err(format!("{name} = {value}: must be from 1 to {MAX_SIZE}")),
+    }
+}
+
+/// The product, unless it is above [`MAX_NUMBERS`].
+fn product(dimensions: &[usize]) -> Option<usize> {
+    let product = dimensions.iter().try_fold(1, |product: usize, dimension| product.checked_mul(*dimension));
+    product.filter(|numbers| *numbers <= MAX_NUMBERS)
 }
 
 /// How many windows of `kernel` at `stride` fit in a (padded) size along height and width.
 fn windows(input: Shape, (h, w): (usize, usize), kernel: Pair, stride: Pair) -> Result<(usize, usize), String> {
-    if kernel.h == 0 || kernel.w == 0 || stride.h == 0 || stride.w == 0 {
-        return Err("kernel_size and stride must be above 0".into());
-    }
     if kernel.h > h || kernel.w > w {
         return Err(format!("window [{}, {}] does not fit in {input}, padded to [{h}, {w}]", kernel.h, kernel.w));
     }

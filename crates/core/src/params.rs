@@ -109,3 +109,7 @@ fn init_tensor(spec: ParamSpec, rng: &mut impl Rng) -> Tensor {
     };
     Tensor { name: spec.name, shape: spec.shape, values }
 }
+
+#[cfg(test)]
+#[path = "params_tests.rs"]
+mod tests;

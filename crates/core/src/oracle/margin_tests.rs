@@ -70,3 +70,9 @@ fn a_model_without_kinks_has_an_infinite_margin() {
     assert_eq!(smooth.margin, f64::INFINITY);
     assert_eq!((smooth.loss, smooth.gradient.0), (49.0, vec![vec![42.0], vec![14.0]]));
 }
+
+#[test]
+fn a_nan_passes_through_relu_and_wins_a_maximum() {
+    assert!(through_relu([f32::NAN, 1.0], 9.0).loss.is_nan());
+    assert!(through_max([1.0, f32::NAN, 2.0, 0.0], 9.0).loss.is_nan());
+}

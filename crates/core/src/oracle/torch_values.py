@@ -66,16 +66,16 @@ print(f"//! By torch_values.py with PyTorch {torch.__version__.split('+')[0]}.")
 print("#![allow(clippy::excessive_precision, clippy::approx_constant)]")
 case(
     "CONVOLUTION",
-    [nn.Conv2d(2, 3, (3, 2), (2, 1), (1, 1)), nn.Conv2d(3, 2, 2, (1, 2)), nn.Flatten(), nn.Linear(8, 3)],
+    [nn.Conv2d(2, 3, (3, 2), (2, 1), (1, 2)), nn.Conv2d(3, 2, 2, (1, 2)), nn.Flatten(), nn.Linear(12, 3)],
     image(2, 5, 4),
     cross_entropy(2),
 )
 case(
     "TIES",
-    [nn.Conv2d(2, 2, 1), nn.ReLU(), nn.MaxPool2d(2, 1), nn.Flatten(), nn.Linear(24, 2)],
-    image(2, 4, 5, 5, 1),
+    [nn.Conv2d(2, 2, 1), nn.ReLU(), nn.MaxPool2d((3, 2), 1), nn.Flatten(), nn.Linear(20, 2)],
+    image(2, 4, 6, 5, 1),
     cross_entropy(1),
-    5,
+    3,
     1,
 )
 case(
