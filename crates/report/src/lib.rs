@@ -1,1 +1,83 @@
-//! To come.
+//! Plots, tables and a page from a results file alone.
+//!
+//! [`plots`] writes five plots per workload, each as SVG and PNG, and an `index.html` that shows them all. [`table`] is
+//! for a terminal, [`markdown`] for a document. Contenders that failed are listed in all of them.
+//!
+//! A plot is first a list of marks in logical pixels, which charts make from one workload's cells, and is then
+//! drawn by plotters twice. Text is measured and drawn with an embedded font, so that a bare machine makes the same
+//! files.
+
+mod axis;
+mod charts;
+mod figure;
+mod font;
+mod palette;
+mod render;
+mod scene;
+mod units;
+mod view;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use dpsgd_protocol::results::Results;
+
+use crate::view::View;
+
+/// Plots that can't be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct ReportError {
+    /// The file or folder.
+    pub path: String,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// Writes the plots of every workload of `results` to `dir`, which is made if it is missing, and `index.html` with all of
+/// them; the paths are returned, the page last.
+///
+/// Files are `<workload>-median`, `-median-vs-mean`, `-epochs`, `-memory` and `-private-ratio`, each as `.svg` and `.png`.
+/// Each file is written whole or not at all, and replaces one of the same name.
+pub fn plots(results: &Results, dir: &Path) -> Result<Vec<PathBuf>, ReportError> {
+    fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
+    let mut paths = Vec::new();
+    for workload in view::workloads(results) {
+        let view = View::new(results, workload);
+        for (ending, draw) in charts::CHARTS {
+            let scene = draw(&view);
+            let path = dir.join(format!("{}-{ending}.svg", file_name(workload)));
+            let svg = render::svg(&scene).map_err(|e| failed(&path, e))?;
+            write_whole(&path, svg.as_bytes())?;
+            paths.push(path.clone());
+            let path = path.with_extension("png");
+            let png = render::png(&scene).map_err(|e| failed(&path, e))?;
+            write_whole(&path, &png)?;
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+/// A workload's name as part of a file's: what is not a letter, a digit, `-`, `_` or `.` becomes `_`.
+fn file_name(workload: &str) -> String {
+    workload.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+}
+
+/// Writes to a neighbour first and renames it over, so that nobody reads half a file.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let write = || {
+        let mut file = fs::File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|e| failed(path, e))
+}
+
+fn failed(path: &Path, reason: impl ToString) -> ReportError {
+    ReportError { path: path.display().to_string(), reason: reason.to_string() }
+}

@@ -1,0 +1,147 @@
+//! Figures as people read them: three significant digits and a unit.
+
+/// Seconds as µs, ms or s; `–` if there is no such figure.
+pub fn time(seconds: impl Into<Option<f64>>) -> String {
+    match seconds.into().filter(|s| s.is_finite() && *s >= 0.0) {
+        None => "–".into(),
+        Some(s) => {
+            let (scale, unit) = time_unit(s);
+            format!("{} {unit}", digits(s * scale))
+        }
+    }
+}
+
+/// An interval of seconds in the unit of its middle: `1.21–1.30 s`.
+pub fn time_interval([low, high]: [f64; 2]) -> String {
+    if !(low.is_finite() && high.is_finite() && low >= 0.0) {
+        return "–".into();
+    }
+    let (scale, unit) = time_unit(high);
+    format!("{}–{} {unit}", digits(low * scale), digits(high * scale))
+}
+
+/// What to multiply seconds with, and the unit then.
+fn time_unit(seconds: f64) -> (f64, &'static str) {
+    // 999.5 would be shown as 1000 of the smaller unit.
+    if seconds == 0.0 || seconds >= 0.9995 {
+        (1.0, "s")
+    } else if seconds >= 0.9995e-3 {
+        (1e3, "ms")
+    } else if seconds >= 0.9995e-6 {
+        (1e6, "µs")
+    } else {
+        (1e9, "ns")
+    }
+}
+
+/// Bytes as kiB, MiB or GiB; `–` if there is no such figure.
+pub fn bytes(bytes: impl Into<Option<u64>>) -> String {
+    let Some(bytes) = bytes.into() else { return "–".into() };
+    let (scale, unit) = byte_unit(bytes as f64);
+    format!("{} {unit}", digits(bytes as f64 / scale))
+}
+
+/// Bytes in the unit in which the largest figure of an axis is shown, and the unit.
+pub fn byte_unit(largest: f64) -> (f64, &'static str) {
+    let gib = 1024.0 * 1024.0 * 1024.0;
+    if largest >= 0.9995 * gib {
+        (gib, "GiB")
+    } else if largest >= 0.9995 * 1024.0 * 1024.0 {
+        (1024.0 * 1024.0, "MiB")
+    } else {
+        (1024.0, "kiB")
+    }
+}
+
+/// A ratio: `1.08×`, `12.3×`, `1,050×`.
+pub fn times(ratio: f64) -> String {
+    format!("{}×", digits(ratio))
+}
+
+/// Three significant digits without an exponent, thousands separated: `0.00123`, `12.3`, `1,050`.
+pub fn digits(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".into();
+    }
+    if value == 0.0 {
+        return "0".into();
+    }
+    let magnitude = value.abs().log10().floor();
+    // 9.996 is 10.0 with three digits, not 10.00.
+    let rounded = (value / 10f64.powf(magnitude - 2.0)).round() * 10f64.powf(magnitude - 2.0);
+    let magnitude = (rounded.abs() * (1.0 + 1e-12)).log10().floor();
+    let decimals = (2.0 - magnitude).clamp(0.0, 12.0) as usize;
+    let number = format!("{:.*}", decimals, if magnitude >= 3.0 { value.round() } else { rounded });
+    match number.split_once('.') {
+        Some(_) => number,
+        None => thousands(&number),
+    }
+}
+
+/// A count with separated thousands.
+pub fn count(count: usize) -> String {
+    thousands(&count.to_string())
+}
+
+fn thousands(number: &str) -> String {
+    let (sign, number) = number.strip_prefix('-').map_or(("", number), |rest| ("-", rest));
+    let mut separated = String::new();
+    for (i, c) in number.chars().enumerate() {
+        if i > 0 && (number.len() - i).is_multiple_of(3) {
+            separated.push(',');
+        }
+        separated.push(c);
+    }
+    format!("{sign}{separated}")
+}
+
+/// A tick of a time axis: no more digits than it has.
+pub fn time_tick(seconds: f64) -> String {
+    let (scale, unit) = time_unit(seconds);
+    format!("{} {unit}", plain(seconds * scale))
+}
+
+/// A tick with no more digits than it has: `0.5`, `20`, `1,000`.
+pub fn plain(value: f64) -> String {
+    let text = format!("{value:.6}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text.contains('.') { text.to_string() } else { thousands(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits_and_the_unit_people_use() {
+        let cases = [
+            (1.0e-5, "10.0 µs"),
+            (1.234e-3, "1.23 ms"),
+            (0.9996, "1.00 s"),
+            (0.9991, "999 ms"),
+            (9.996, "10.0 s"),
+            (1234.4, "1,234 s"),
+            (0.0, "0 s"),
+            (5e-10, "0.500 ns"),
+            (99.95e-3, "100 ms"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(time(seconds), expected);
+        }
+        assert_eq!(time(None), "–");
+        assert_eq!(time(f64::NAN), "–");
+        assert_eq!(time_interval([0.95, 1.05]), "0.950–1.05 s");
+    }
+
+    #[test]
+    fn bytes_ratios_and_ticks_are_short() {
+        assert_eq!(bytes(1536 * 1024 * 1024), "1.50 GiB");
+        assert_eq!(bytes(300 * 1024 * 1024), "300 MiB");
+        assert_eq!(times(1050.4), "1,050×");
+        assert_eq!(times(1.0), "1.00×");
+        assert_eq!(time_tick(2e-3), "2 ms");
+        assert_eq!(time_tick(0.5), "500 ms");
+        assert_eq!(time_tick(1000.0), "1,000 s");
+        assert_eq!(count(60_000), "60,000");
+    }
+}

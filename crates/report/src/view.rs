@@ -1,0 +1,209 @@
+//! One workload of a results file, as the plots and tables want it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dpsgd_core::Mode;
+use dpsgd_protocol::results::{Cell, DataKind, Results, Status};
+
+use crate::palette::{Look, looks};
+use crate::units;
+
+/// The cells of one workload.
+pub struct View<'a> {
+    pub results: &'a Results,
+    pub workload: &'a str,
+    cells: Vec<&'a Cell>,
+    looks: BTreeMap<String, Look>,
+}
+
+/// Every workload of `results`, those of the config first and in its order.
+pub fn workloads(results: &Results) -> Vec<&str> {
+    let named = results.config.workloads.iter().map(String::as_str);
+    let mut workloads: Vec<&str> = Vec::new();
+    for workload in named.chain(results.cells.iter().map(|cell| cell.workload.as_str())) {
+        if !workloads.contains(&workload) {
+            workloads.push(workload);
+        }
+    }
+    workloads
+}
+
+/// Whether a cell's times may be shown and compared.
+pub fn counts(cell: &Cell) -> bool {
+    cell.status == Status::Ok && cell.median_epoch_s.is_some_and(|s| s.is_finite() && s > 0.0)
+}
+
+/// The name of a status as people read it.
+pub fn status(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Unavailable => "unavailable",
+        Status::Failed => "failed",
+        Status::Timeout => "timeout",
+        Status::OutOfMemory => "out of memory",
+        Status::Disqualified => "disqualified",
+    }
+}
+
+/// The name of a mode as people read it.
+pub fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Private => "private",
+        Mode::NonPrivate => "non-private",
+    }
+}
+
+impl<'a> View<'a> {
+    pub fn new(results: &'a Results, workload: &'a str) -> Self {
+        let cells = results.cells.iter().filter(|cell| cell.workload == workload).collect();
+        let names: Vec<String> = results.cells.iter().map(Cell::contender).collect();
+        let looks = looks(names.iter().chain(&results.config.contenders).map(String::as_str));
+        Self { results, workload, cells, looks }
+    }
+
+    pub fn look(&self, contender: &str) -> Look {
+        self.looks[contender]
+    }
+
+    pub fn synthetic(&self) -> bool {
+        self.cells.iter().any(|cell| cell.data == DataKind::Synthetic)
+    }
+
+    /// The mode that plots of one mode show: private if there is any such cell.
+    pub fn main_mode(&self) -> Mode {
+        let non_private = !self.cells.is_empty() && self.cells.iter().all(|cell| cell.mode == Mode::NonPrivate);
+        let asked = &self.results.config.modes;
+        let only_asked = self.cells.is_empty() && !asked.is_empty() && !asked.contains(&Mode::Private);
+        if non_private || only_asked { Mode::NonPrivate } else { Mode::Private }
+    }
+
+    pub fn modes(&self) -> Vec<Mode> {
+        self.cells.iter().map(|cell| cell.mode).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    pub fn batch_sizes(&self) -> Vec<usize> {
+        self.cells.iter().map(|cell| cell.batch_size).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Cells whose times count, fastest first.
+    pub fn timed(&self, mode: Mode, batch_size: usize) -> Vec<&'a Cell> {
+        let mut cells: Vec<&Cell> = self.of(mode, batch_size).into_iter().filter(|cell| counts(cell)).collect();
+        cells.sort_by(|a, b| a.median_epoch_s.unwrap_or(0.0).total_cmp(&b.median_epoch_s.unwrap_or(0.0)));
+        cells
+    }
+
+    /// All cells of a mode and a batch size, in the order of the file.
+    pub fn of(&self, mode: Mode, batch_size: usize) -> Vec<&'a Cell> {
+        self.cells.iter().copied().filter(|cell| cell.mode == mode && cell.batch_size == batch_size).collect()
+    }
+
+    /// The non-private cell of the same contender and batch size.
+    pub fn non_private(&self, private: &Cell) -> Option<&'a Cell> {
+        let same = |cell: &&Cell| {
+            cell.mode == Mode::NonPrivate
+                && cell.batch_size == private.batch_size
+                && cell.strategy == private.strategy
+                && cell.variant == private.variant
+        };
+        self.cells.iter().copied().find(same)
+    }
+
+    /// One line per contender, status and reason of the cells of `modes` that have no time, with their batch sizes, and
+    /// per contender that the config names but no cell is of.
+    pub fn absent(&self, modes: &[Mode]) -> Vec<String> {
+        let mut groups: Vec<((String, String), BTreeSet<usize>, BTreeSet<Mode>)> = Vec::new();
+        for cell in self.cells.iter().filter(|cell| modes.contains(&cell.mode) && !counts(cell)) {
+            let key = (cell.contender(), why(cell));
+            if !groups.iter().any(|(known, ..)| *known == key) {
+                groups.push((key.clone(), BTreeSet::new(), BTreeSet::new()));
+            }
+            let group = groups.iter_mut().find(|(known, ..)| *known == key);
+            let (_, batch_sizes, its_modes) = group.expect("it was added");
+            batch_sizes.insert(cell.batch_size);
+            its_modes.insert(cell.mode);
+        }
+        let mut lines: Vec<String> = groups
+            .into_iter()
+            .map(|((contender, why), batch_sizes, its_modes)| {
+                let mut which = Vec::new();
+                if its_modes.len() < modes.len() {
+                    which.extend(its_modes.into_iter().map(|m| mode(m).to_string()));
+                }
+                if batch_sizes.len() < self.batch_sizes().len() {
+                    let sizes: Vec<String> = batch_sizes.iter().map(usize::to_string).collect();
+                    which.push(format!("batch {}", sizes.join(", ")));
+                }
+                let which = if which.is_empty() { String::new() } else { format!(" ({})", which.join(", ")) };
+                format!("{contender}{which}: {why}")
+            })
+            .collect();
+        for contender in &self.results.config.contenders {
+            if !self.cells.iter().any(|cell| modes.contains(&cell.mode) && cell.contender() == *contender) {
+                lines.push(format!("{contender}: not measured"));
+            }
+        }
+        lines
+    }
+
+    /// `batch size 64`, or nothing to say if there is only one: the title says it then.
+    pub fn examples(&self) -> Option<String> {
+        let counts: BTreeSet<usize> = self.cells.iter().map(|cell| cell.examples_per_epoch).collect();
+        match (counts.first(), counts.last()) {
+            (Some(least), Some(most)) if least == most => Some(format!("{} examples per epoch", units::count(*least))),
+            (Some(least), Some(most)) => {
+                Some(format!("{} to {} examples per epoch", units::count(*least), units::count(*most)))
+            }
+            _ => None,
+        }
+    }
+
+    /// `5 processes × 20 epochs`, as measured, not as asked.
+    pub fn replicates(&self) -> String {
+        let timed: Vec<&&Cell> = self.cells.iter().filter(|cell| counts(cell)).collect();
+        let processes = range(timed.iter().map(|cell| cell.processes.len()));
+        let epochs = range(timed.iter().flat_map(|cell| cell.processes.iter().map(|process| process.epochs_s.len())));
+        match (processes, epochs) {
+            (Some(processes), Some(epochs)) => format!(
+                "{processes} {} × {epochs} {}",
+                if processes == "1" { "process" } else { "processes" },
+                if epochs == "1" { "epoch" } else { "epochs" }
+            ),
+            _ => "no measurements".into(),
+        }
+    }
+
+    /// Processor, threads, device, software and date.
+    pub fn machine(&self) -> String {
+        let environment = &self.results.environment;
+        let config = &self.results.config;
+        let mut parts = vec![environment.cpu.clone()];
+        let threads = if config.threads == 1 { "thread" } else { "threads" };
+        parts.push(format!("{} {threads} of {} processors", config.threads, environment.cpus));
+        if config.device != "cpu" {
+            parts.push(format!("{} ({})", config.device, environment.gpus.join(", ")));
+        }
+        parts.push(environment.os.clone());
+        parts.push(format!("dpsgd-bench {}", environment.version));
+        parts.push(environment.started.get(..10).unwrap_or(&environment.started).to_string());
+        parts.retain(|part| !part.trim().is_empty());
+        parts.join(", ")
+    }
+}
+
+/// A cell's status and the reason of it.
+pub fn why(cell: &Cell) -> String {
+    let what = if cell.status == Status::Ok { "no epoch times" } else { status(cell.status) };
+    let found = cell.verification.as_ref().and_then(|verification| verification.failure.as_deref());
+    match cell.reason.as_deref().or(found) {
+        Some(reason) => format!("{what}: {}", reason.split_whitespace().collect::<Vec<_>>().join(" ")),
+        None => what.to_string(),
+    }
+}
+
+fn range(values: impl Iterator<Item = usize>) -> Option<String> {
+    let values: BTreeSet<usize> = values.collect();
+    match (values.first()?, values.last()?) {
+        (least, most) if least == most => Some(least.to_string()),
+        (least, most) => Some(format!("{least} to {most}")),
+    }
+}

@@ -1,0 +1,258 @@
+//! Results as a run might leave them, made up: for tests and for looking at plots. Never to be taken for measurements.
+
+use std::collections::BTreeMap;
+
+use dpsgd_core::{Description, Mode};
+use dpsgd_protocol::results::{
+    Cell, DataKind, Environment, ProcessRun, Results, RunConfig, SCHEMA_VERSION, Status, Verification,
+};
+use dpsgd_stats as stats;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// A made-up contender.
+pub struct Contender {
+    pub name: String,
+    /// Seconds of a plain epoch.
+    pub plain_s: f64,
+    /// How many times longer a private one takes.
+    pub private: f64,
+    /// Seconds of its first epoch beyond the others.
+    pub warm_up_s: f64,
+    pub rss_mib: f64,
+    pub status: Status,
+    pub reason: Option<String>,
+}
+
+impl Contender {
+    pub fn new(name: &str, plain_s: f64, private: f64, warm_up_s: f64, rss_mib: f64) -> Self {
+        let name = name.to_string();
+        Self { name, plain_s, private, warm_up_s, rss_mib, status: Status::Ok, reason: None }
+    }
+
+    pub fn failing(name: &str, status: Status, reason: &str) -> Self {
+        Self { status, reason: Some(reason.into()), ..Self::new(name, 1.0, 1.0, 0.0, 100.0) }
+    }
+}
+
+/// What to make up.
+pub struct Sample {
+    pub workloads: Vec<(&'static str, DataKind, f64)>,
+    pub contenders: Vec<Contender>,
+    pub batch_sizes: Vec<usize>,
+    pub modes: Vec<Mode>,
+    pub processes: usize,
+    pub epochs: usize,
+    pub gpu: bool,
+}
+
+impl Sample {
+    /// The default run: eight contenders of which two fail, two batch sizes, both modes.
+    pub fn typical() -> Self {
+        Self {
+            workloads: vec![("mnist-cnn", DataKind::Real, 1.0), ("ffnn-regression", DataKind::Synthetic, 0.06)],
+            contenders: typical_contenders(),
+            batch_sizes: vec![64, 256],
+            modes: vec![Mode::Private, Mode::NonPrivate],
+            processes: 5,
+            epochs: 10,
+            gpu: false,
+        }
+    }
+
+    pub fn many(n: usize) -> Self {
+        let contenders = (0..n).map(|i| {
+            let name = format!("contender-{i}:with-a-long-variant-name-{}", "abcdefghijklmnop".repeat(1 + i % 3));
+            let time = 1e-5 * 10f64.powf(8.0 * i as f64 / n.max(2) as f64);
+            Contender::new(
+                &name,
+                time,
+                1.0 + i as f64,
+                if i % 4 == 0 { 5.0 * time } else { 0.0 },
+                50.0 + 90.0 * i as f64,
+            )
+        });
+        Self { contenders: contenders.collect(), batch_sizes: vec![16, 32, 64, 128, 256], ..Self::typical() }
+    }
+
+    pub fn results(&self) -> Results {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let mut cells = Vec::new();
+        for (workload, data, scale) in &self.workloads {
+            for &batch_size in &self.batch_sizes {
+                for &mode in &self.modes {
+                    for contender in &self.contenders {
+                        cells.push(self.cell(contender, (workload, *data, *scale), batch_size, mode, &mut rng));
+                    }
+                }
+            }
+        }
+        Results {
+            schema_version: SCHEMA_VERSION,
+            environment: self.environment(),
+            config: RunConfig {
+                workloads: self.workloads.iter().map(|w| w.0.to_string()).collect(),
+                contenders: self.contenders.iter().map(|c| c.name.clone()).collect(),
+                batch_sizes: self.batch_sizes.clone(),
+                modes: self.modes.clone(),
+                device: if self.gpu { "cuda:0".into() } else { "cpu".into() },
+                threads: 2,
+                processes: self.processes,
+                epochs: self.epochs,
+                examples: Some(4096),
+                schedule: "shuffle".into(),
+                seed: 1,
+                clip_norm: 1.0,
+                noise_multiplier: 1.1,
+                learning_rate: 0.1,
+                timeout_s: 600.0,
+            },
+            cells,
+        }
+    }
+
+    fn environment(&self) -> Environment {
+        Environment {
+            started: "2026-11-24T03:20:00Z".into(),
+            version: "0.1.0".into(),
+            commit: Some("0123456789abcdef".into()),
+            os: "Linux 6.1.0 x86-64".into(),
+            cpu: "Made-up Processor 9000 @ 2.70GHz".into(),
+            cpus: 2,
+            cpu_features: vec!["avx2".into(), "fma".into()],
+            memory_bytes: 24 << 30,
+            gpus: if self.gpu { vec!["Made-up GPU".into()] } else { Vec::new() },
+            contenders: self.contenders.iter().map(|contender| self.describe(contender)).collect(),
+        }
+    }
+
+    fn describe(&self, contender: &Contender) -> Description {
+        let (name, variant) = split(&contender.name);
+        Description {
+            name,
+            variant,
+            versions: BTreeMap::from([("framework".to_string(), "1.2.3".to_string())]),
+            device: "cpu".into(),
+            threads: 2,
+            rng: "made up".into(),
+        }
+    }
+
+    fn cell(
+        &self,
+        contender: &Contender,
+        (workload, data, scale): (&str, DataKind, f64),
+        batch_size: usize,
+        mode: Mode,
+        rng: &mut ChaCha8Rng,
+    ) -> Cell {
+        let (strategy, variant) = split(&contender.name);
+        let private = if mode == Mode::Private { contender.private } else { 1.0 };
+        let time = contender.plain_s * scale * private * (64.0 / batch_size as f64).powf(0.35);
+        let ok = contender.status == Status::Ok;
+        let processes: Vec<ProcessRun> = if ok {
+            (0..self.processes).map(|round| self.process(contender, round, time, rng)).collect()
+        } else {
+            Vec::new()
+        };
+        let per_process: Vec<Vec<f64>> = processes.iter().map(|p| p.epochs_s.clone()).collect();
+        let epochs = per_process.concat();
+        let median_epoch_s = stats::median(&epochs);
+        let of = |figure: &dyn Fn(&ProcessRun) -> Option<f64>| {
+            stats::median(&processes.iter().filter_map(figure).collect::<Vec<_>>())
+        };
+        Cell {
+            workload: workload.into(),
+            data,
+            batch_size,
+            mode,
+            strategy,
+            variant,
+            device: "cpu".into(),
+            threads: 2,
+            status: contender.status,
+            reason: contender.reason.clone(),
+            log: None,
+            verification: (ok || contender.status == Status::Disqualified).then(|| Verification {
+                passed: ok,
+                max_relative_error: Some(if ok { 1.3e-6 } else { 0.07 }),
+                noise_passed: (mode == Mode::Private).then_some(true),
+                failure: None,
+            }),
+            examples_per_epoch: 4096,
+            warm_up_s: of(&|p| stats::warm_up(&p.epochs_s)),
+            first_step_s: of(&|p| Some(p.first_step_s)),
+            first_epoch_s: of(&|p| p.epochs_s.first().copied()),
+            median_epoch_s,
+            median_ci95_s: stats::bootstrap_median_ci95(&per_process, 1),
+            mean_epoch_s: stats::mean(&epochs),
+            examples_per_s: median_epoch_s.map(|s| 4096.0 / s),
+            peak_rss_bytes: processes.iter().filter_map(|p| p.peak_rss_bytes).max(),
+            cpu_utilization: of(&|p| p.cpu_utilization),
+            gpu_peak_bytes: processes.iter().filter_map(|p| p.gpu_peak_bytes).max(),
+            gpu_utilization: None,
+            energy_j: None,
+            roofline_fraction: None,
+            warnings: if ok && contender.warm_up_s > 5.0 {
+                vec!["spread of 31%: use more --processes".into()]
+            } else {
+                Vec::new()
+            },
+            processes,
+        }
+    }
+
+    fn process(&self, contender: &Contender, round: usize, time: f64, rng: &mut ChaCha8Rng) -> ProcessRun {
+        let own = time * (1.0 + 0.03 * bell(rng));
+        let epoch = |epoch: usize, rng: &mut ChaCha8Rng| {
+            let outlier = if rng.random_range(0..25) == 0 { 1.25 } else { 1.0 };
+            let warm_up = if epoch == 0 { contender.warm_up_s } else { 0.0 };
+            own * outlier * (1.0 + 0.02 * bell(rng).abs()) + warm_up
+        };
+        let epochs_s: Vec<f64> = (0..self.epochs).map(|i| epoch(i, rng)).collect();
+        let peak = contender.rss_mib * (1.0 + 0.01 * bell(rng)) * 1024.0 * 1024.0;
+        ProcessRun {
+            round,
+            start_s: 0.8,
+            load_s: 0.3,
+            first_step_s: contender.warm_up_s + own / 64.0,
+            epochs_s,
+            peak_rss_bytes: Some(peak as u64),
+            cpu_utilization: Some(0.93),
+            gpu_peak_bytes: self.gpu.then_some((peak * 2.0) as u64),
+            gpu_utilization: None,
+            energy_j: None,
+            non_finite_examples: 0,
+        }
+    }
+}
+
+fn typical_contenders() -> Vec<Contender> {
+    let full = "no environment 'tf': dpsgd-bench setup --environment tf installs it (1.9 GB)";
+    let wrong = "update of case 'everything clips' has a relative error of 7.0e-2, 1.0e-5 is allowed";
+    vec![
+        Contender::new("fused", 0.08, 1.15, 0.0, 60.0),
+        Contender::new("jax:jit+vmap", 0.35, 2.6, 2.4, 480.0),
+        Contender::new("jax:vmap", 2.9, 2.1, 0.4, 470.0),
+        Contender::new("jax-privacy", 0.36, 2.9, 5.9, 520.0),
+        Contender::new("opacus:hooks", 0.62, 4.9, 0.03, 610.0),
+        Contender::new("opacus:ghost", 0.62, 3.1, 0.03, 590.0),
+        Contender::new("batched:expanded", 0.5, 4.2, 0.02, 400.0),
+        Contender::new("batched:captured", 0.5, 2.9, 0.02, 380.0),
+        Contender::new("naive", 0.52, 47.0, 0.02, 310.0),
+        Contender::failing("tensorflow", Status::Unavailable, full),
+        Contender::failing("mine", Status::Disqualified, wrong),
+    ]
+}
+
+fn split(name: &str) -> (String, Option<String>) {
+    match name.split_once(':') {
+        Some((strategy, variant)) => (strategy.into(), Some(variant.into())),
+        None => (name.into(), None),
+    }
+}
+
+/// About normal, without tails.
+fn bell(rng: &mut impl Rng) -> f64 {
+    (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
+}
