@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::checkout::Checkout;
 use crate::cli::{RunArgs, Selection};
-use crate::registry::{Contender, Registry, unknown};
+use crate::registry::{Contender, Entry, Registry, unknown};
 
 /// The data set of each built-in model.
 const BUILT_IN_DATA: [(&str, &str); 7] = [
@@ -23,9 +23,6 @@ const BUILT_IN_DATA: [(&str, &str); 7] = [
     ("embedding", "imdb"),
     ("lstm", "imdb"),
 ];
-
-/// What `dataset` of a `[[workload]]` may be.
-const DATASETS: [&str; 6] = ["adult", "adult-age", "mnist", "cifar10", "imdb", "synthetic"];
 
 /// A config file as written.
 #[derive(Clone, Debug, Deserialize)]
@@ -82,7 +79,7 @@ pub struct OwnWorkload {
     pub name: String,
     /// A model file, relative to the config file.
     pub model: PathBuf,
-    /// One of the data sets that fits the model.
+    /// A name of [`dpsgd_data::names`] that fits the model.
     pub dataset: String,
 }
 
@@ -113,7 +110,7 @@ pub struct Workload {
     pub name: String,
     /// The model, validated.
     pub model: ModelSpec,
-    /// `adult`, `adult-age`, `mnist`, `cifar10`, `imdb` or `synthetic`.
+    /// A name of [`dpsgd_data::names`].
     pub dataset: String,
 }
 
@@ -292,6 +289,12 @@ impl Config {
         DpSgd { mode, clip_norm, noise_multiplier, learning_rate, expected_batch_size: batch_size as f64 }
     }
 
+    /// The registry's entries of all strategies that take part, each once.
+    pub fn entries<'r>(&self, registry: &'r Registry) -> Vec<&'r Entry> {
+        let takes_part = |entry: &&Entry| self.contenders.iter().any(|contender| contender.strategy == entry.name);
+        registry.entries().iter().filter(takes_part).collect()
+    }
+
     /// Checks the batch sizes against the examples that `workload` turned out to have.
     pub fn check_batch_sizes(&self, workload: &str, examples: usize) -> Result<(), ConfigError> {
         check_against(&self.batch_sizes, examples, &format!("examples of {workload}")).map_err(|reason| {
@@ -378,8 +381,9 @@ fn workloads(
         if known.contains(&workload.name.as_str()) {
             return Err(place.wrong(None, format!("workload `{}`: the name is taken; choose another", workload.name)));
         }
-        if !DATASETS.contains(&workload.dataset.as_str()) {
-            let reason = unknown("dataset", &workload.dataset, &DATASETS);
+        let datasets: Vec<&str> = dpsgd_data::names().iter().map(|(name, _)| *name).collect();
+        if !datasets.contains(&workload.dataset.as_str()) {
+            let reason = unknown("dataset", &workload.dataset, &datasets);
             return Err(place.wrong(None, format!("workload `{}`: {reason}", workload.name)));
         }
         known.push(&workload.name);

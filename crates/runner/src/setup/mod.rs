@@ -1,10 +1,20 @@
 //! Finding or installing what the contenders need, and building their workers.
+//!
+//! What is missing never stops the rest: a strategy that can't be had is answered with the reason and the fix, which
+//! become its rows in the results.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use crate::cli::Places;
-use crate::registry::{Entry, Registry};
+use crate::registry::{Entry, Environment};
+
+pub mod build;
+pub mod environment;
+pub mod host;
+pub mod libtorch;
+pub mod python;
+
+pub use host::Host;
 
 /// How to start a worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,25 +27,136 @@ pub struct Launcher {
     pub env: BTreeMap<String, String>,
 }
 
-/// Why a contender can't take part. One line, ending with the command that would fix it.
+/// Why a contender can't take part. One line that ends with the fix.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
 /// What is installed and built for a run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Toolbox {
     launchers: BTreeMap<String, Result<Launcher, Unavailable>>,
 }
 
 impl Toolbox {
-    /// Installs and builds what the strategies `wanted` need. What is missing never stops the rest.
-    pub fn prepare(_registry: &Registry, _wanted: &[&Entry], _places: &Places) -> Self {
-        todo!()
+    /// Installs and builds what the strategies `wanted` need, and says on stderr what it does. When all is there already,
+    /// nothing is installed and cargo compiles nothing.
+    pub fn prepare(host: &Host, wanted: &[&Entry]) -> Self {
+        let environments: BTreeSet<Environment> = wanted.iter().map(|entry| entry.environment).collect();
+        let libtorch = environments
+            .contains(&Environment::Libtorch)
+            .then(|| libtorch::find_or_install(host).map(|found| found.path));
+        let ready = |entry: &Entry| match (entry.environment, &libtorch) {
+            (Environment::Libtorch, Some(Err(reason))) => Err(Unavailable(reason.clone())),
+            _ => Ok(()),
+        };
+        let libtorch_path = libtorch.as_ref().and_then(|found| found.as_ref().ok()).map(PathBuf::as_path);
+        let buildable = |entry: &&&Entry| ready(entry).is_ok();
+        let packages: Vec<&str> = wanted.iter().filter(buildable).filter_map(|entry| package(entry)).collect();
+        let built = match (&host.workers, packages.is_empty()) {
+            (None, false) => build::build(host, &packages, libtorch_path),
+            _ => Ok(build::Built::default()),
+        };
+        let launcher = |entry: &Entry| {
+            ready(entry)?;
+            let folder = workers_folder(host, entry, &built)?;
+            launcher(host, entry, folder.as_deref(), libtorch_path)
+        };
+        Toolbox { launchers: wanted.iter().map(|entry| (entry.name.clone(), launcher(entry))).collect() }
     }
 
-    /// How to start the worker of a strategy that was wanted, or why that can't be done.
-    pub fn launcher(&self, strategy: &str) -> Result<&Launcher, &Unavailable> {
-        self.launchers[strategy].as_ref()
+    /// How to start the worker of a strategy, or why that can't be done.
+    pub fn launcher(&self, strategy: &str) -> Result<&Launcher, Unavailable> {
+        match self.launchers.get(strategy) {
+            Some(launcher) => launcher.as_ref().map_err(Clone::clone),
+            None => Err(Unavailable(format!("strategy `{strategy}` was not prepared"))),
+        }
+    }
+
+    /// Every strategy that was wanted, by name.
+    pub fn launchers(&self) -> impl Iterator<Item = (&str, Result<&Launcher, &Unavailable>)> {
+        self.launchers.iter().map(|(name, launcher)| (name.as_str(), launcher.as_ref()))
     }
 }
+
+/// The package to build for a strategy.
+fn package(entry: &Entry) -> Option<&str> {
+    entry.build.as_ref().map(|build| build.package.as_str())
+}
+
+/// What `{workers}` stands for.
+fn workers_folder(
+    host: &Host,
+    entry: &Entry,
+    built: &Result<build::Built, String>,
+) -> Result<Option<PathBuf>, Unavailable> {
+    if let Some(folder) = &host.workers {
+        return Ok(Some(folder.clone()));
+    }
+    let Some(package) = package(entry) else { return Ok(None) };
+    let built = built.as_ref().map_err(|reason| Unavailable(reason.clone()))?;
+    let Some(executable) = built.executables.get(package) else {
+        let compiler = match host.cxx() {
+            None if entry.environment == Environment::Libtorch => "there is no C++ compiler on PATH: install g++; ",
+            _ => "",
+        };
+        let again = format!("cargo build --release -p {package}");
+        return Err(Unavailable(format!("{package} did not build: {compiler}`{again}` shows why")));
+    };
+    Ok(executable.parent().map(Path::to_path_buf))
+}
+
+fn launcher(
+    host: &Host,
+    entry: &Entry,
+    workers: Option<&Path>,
+    libtorch: Option<&Path>,
+) -> Result<Launcher, Unavailable> {
+    let mut words = Vec::new();
+    for text in &entry.start {
+        words.push(expand(host, text, workers)?);
+    }
+    let mut words = words.into_iter();
+    let program = PathBuf::from(words.next().expect("the registry has checked `start`"));
+    if !program.is_file() {
+        let fix = match (package(entry), &host.workers) {
+            (Some(package), Some(_)) => {
+                format!("build it with `cargo build --release -p {package}` and put it there, or leave out --workers")
+            }
+            _ => format!("check `start` of strategy `{}` in the registry", entry.name),
+        };
+        return Err(Unavailable(format!("no worker {}: {fix}", program.display())));
+    }
+    let mut env = entry.env.clone();
+    if let (Some(libtorch), Some(_)) = (libtorch, &host.workers) {
+        // A worker built elsewhere looks for libtorch where it was there.
+        env.insert("LD_LIBRARY_PATH".into(), libtorch.join("lib").display().to_string());
+    }
+    Ok(Launcher { program, args: words.collect(), env })
+}
+
+/// `text` with its placeholders filled in.
+fn expand(host: &Host, text: &str, workers: Option<&Path>) -> Result<String, Unavailable> {
+    let mut expanded = text.to_string();
+    let mut fill = |word: &str, value: &dyn Fn() -> Result<PathBuf, Unavailable>| {
+        if expanded.contains(word) {
+            expanded = expanded.replace(word, &value()?.display().to_string());
+        }
+        Ok(())
+    };
+    fill("{workers}", &|| {
+        let none = "`{workers}` in `start`, and nothing to build: add `build` to the registry, or name a folder with --workers";
+        workers.map(Path::to_path_buf).ok_or_else(|| Unavailable(none.into()))
+    })?;
+    fill("{python}", &|| {
+        let none = "no python3 on PATH: install it, or name an interpreter with --python";
+        host.python().ok_or_else(|| Unavailable(none.into()))
+    })?;
+    fill("{peers}", &|| Ok(host.checkout.peers()))?;
+    fill("{root}", &|| Ok(host.checkout.root().to_path_buf()))?;
+    Ok(expanded)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
