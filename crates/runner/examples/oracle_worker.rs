@@ -1,0 +1,166 @@
+//! A worker whose strategy is the float64 oracle itself, and that can be wrong on purpose, one variant per mistake: the
+//! verification gate must pass `right` and disqualify every other.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use dpsgd_core::oracle::{Gradient, Oracle};
+use dpsgd_core::{BatchRef, Dataset, Description, DpSgd, Load, Mode, ModelSpec, Params, Settings};
+use dpsgd_core::{Strategy, StrategyError};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use rand_distr::StandardNormal;
+
+fn main() -> ExitCode {
+    dpsgd_protocol::worker_main::<OracleStrategy>()
+}
+
+struct OracleStrategy {
+    model: ModelSpec,
+    params: Params,
+    dataset: Dataset,
+    dp: DpSgd,
+    settings: Settings,
+    variant: String,
+    rng: ChaCha12Rng,
+    non_finite_examples: u64,
+}
+
+impl OracleStrategy {
+    fn is(&self, variant: &str) -> bool {
+        self.variant == variant
+    }
+
+    /// The factor of each parameter tensor of one example.
+    fn factors(&self, gradient: &Gradient) -> Vec<f64> {
+        let clip = |norm: f64| (self.dp.clip_norm / norm).min(1.0);
+        let norm = gradient.norm();
+        let tensor_norm = |tensor: &Vec<f64>| tensor.iter().map(|value| value * value).sum::<f64>().sqrt();
+        match self.variant.as_str() {
+            "inverted-clip-factor" => vec![(norm / self.dp.clip_norm).min(1.0); gradient.0.len()],
+            "clipping-per-layer" => gradient.0.iter().map(|tensor| clip(tensor_norm(tensor))).collect(),
+            _ => vec![clip(norm); gradient.0.len()],
+        }
+    }
+
+    fn noise(&mut self, tensor: usize) -> f64 {
+        if self.is("noiseless-bias") && self.params.tensors[tensor].name.ends_with("bias") {
+            return 0.0;
+        }
+        let error = match self.variant.as_str() {
+            "noise-5-percent-too-small" => 0.95,
+            "noise-5-percent-too-large" => 1.05,
+            _ => 1.0,
+        };
+        error * self.dp.noise_multiplier * self.dp.clip_norm * self.rng.sample::<f64, _>(StandardNormal)
+    }
+
+    fn generator(settings: &Settings, variant: &str) -> ChaCha12Rng {
+        let seed = if variant == "one-seed-for-all" { 7 } else { settings.noise_seed.unwrap_or(0) };
+        ChaCha12Rng::seed_from_u64(seed)
+    }
+}
+
+impl Strategy for OracleStrategy {
+    const NAME: &'static str = "oracle";
+    const VARIANTS: &'static [&'static str] = &[
+        "right",
+        "inverted-clip-factor",
+        "noise-5-percent-too-small",
+        "noise-5-percent-too-large",
+        "mean-in-place-of-sum",
+        "clipping-per-layer",
+        "noiseless-bias",
+        "same-noise-every-step",
+        "one-seed-for-all",
+        "mask-ignored",
+        "plain-sum-in-place-of-mean",
+        "nan-not-counted",
+    ];
+
+    fn load(job: Load) -> Result<Self, StrategyError> {
+        let variant = job.settings.variant.clone().unwrap_or_else(|| Self::VARIANTS[0].to_string());
+        Ok(OracleStrategy {
+            rng: Self::generator(&job.settings, &variant),
+            model: job.model,
+            params: job.params,
+            dataset: job.dataset,
+            dp: job.dp,
+            settings: job.settings,
+            variant,
+            non_finite_examples: 0,
+        })
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            name: Self::NAME.into(),
+            variant: Some(self.variant.clone()),
+            versions: BTreeMap::from([("dpsgd-core".into(), env!("CARGO_PKG_VERSION").into())]),
+            device: "cpu".into(),
+            threads: 1,
+            rng: "ChaCha12".into(),
+        }
+    }
+
+    fn step(&mut self, batch: &BatchRef<'_>) -> Result<(), StrategyError> {
+        let oracle = Oracle::new(&self.model, &self.params).map_err(|e| StrategyError::Failed(e.to_string()))?;
+        let mut sum: Vec<Vec<f64>> = self.params.tensors.iter().map(|tensor| vec![0.0; tensor.values.len()]).collect();
+        let private = self.dp.mode == Mode::Private;
+        for (index, counts) in batch.indices.iter().zip(batch.mask) {
+            if !counts && !self.is("mask-ignored") {
+                continue;
+            }
+            let gradient = oracle.example(&self.dataset, *index as usize).gradient;
+            if private && !gradient.is_finite() {
+                self.non_finite_examples += u64::from(!self.is("nan-not-counted"));
+                continue;
+            }
+            let factors = if private { self.factors(&gradient) } else { vec![1.0; gradient.0.len()] };
+            for ((sum, tensor), factor) in sum.iter_mut().zip(&gradient.0).zip(factors) {
+                sum.iter_mut().zip(tensor).for_each(|(sum, value)| *sum += factor * value);
+            }
+        }
+        let examples = batch.examples();
+        let divisor = match self.dp.mode {
+            Mode::Private if self.is("mean-in-place-of-sum") => examples.max(1) as f64,
+            Mode::Private => self.dp.expected_batch_size,
+            Mode::NonPrivate if self.is("plain-sum-in-place-of-mean") => 1.0,
+            Mode::NonPrivate => examples.max(1) as f64,
+        };
+        if self.is("same-noise-every-step") {
+            self.rng = Self::generator(&self.settings, &self.variant);
+        }
+        for (position, tensor) in sum.iter().enumerate() {
+            for (element, value) in tensor.iter().enumerate() {
+                let noise = if private && self.dp.noise_multiplier > 0.0 { self.noise(position) } else { 0.0 };
+                let change = self.dp.learning_rate / divisor * (value + noise);
+                let parameter = &mut self.params.tensors[position].values[element];
+                *parameter = (f64::from(*parameter) - change) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn synchronize(&mut self) -> Result<(), StrategyError> {
+        Ok(())
+    }
+
+    fn params(&mut self) -> Result<Params, StrategyError> {
+        Ok(self.params.clone())
+    }
+
+    fn set_params(&mut self, params: &Params) -> Result<(), StrategyError> {
+        self.params = params.clone();
+        Ok(())
+    }
+
+    fn set_dp(&mut self, dp: &DpSgd) -> Result<(), StrategyError> {
+        self.dp = *dp;
+        Ok(())
+    }
+
+    fn non_finite_examples(&mut self) -> Result<u64, StrategyError> {
+        Ok(self.non_finite_examples)
+    }
+}

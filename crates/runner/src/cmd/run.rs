@@ -1,0 +1,76 @@
+//! `runner --all`: measure, draw, and say how it went.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use dpsgd_protocol::results::{Results, Status};
+use jiff::Timestamp;
+
+use super::Outcome;
+use crate::checkout::Checkout;
+use crate::cli::{EXIT_DISQUALIFIED, EXIT_ERROR, EXIT_OK, RunArgs};
+use crate::config::{Config, read_registry};
+use crate::measure::bench::Bench;
+use crate::measure::environment::{environment, run_name};
+use crate::measure::progress::human;
+use crate::measure::{Run, plan};
+use crate::out::{self, RESULTS_FILE};
+use crate::setup::{Host, Toolbox};
+use crate::worker::Guard;
+
+/// Where a run writes.
+struct Folders {
+    results: PathBuf,
+    plots: PathBuf,
+}
+
+/// Carries out `runner --all`; the exit status, unless the harness failed.
+pub fn run(args: &RunArgs) -> Outcome {
+    let registry = read_registry(args.places.registry.as_deref())?;
+    let config = Config::of_run(args, &registry)?;
+    let started = Timestamp::now();
+    let folders = folders(args.out.as_deref(), started)?;
+    out::check(&folders.results, args.resume)?;
+    let cells = plan::cells(&config, &registry);
+    if args.dry_run {
+        cells.iter().for_each(|cell| println!("{cell}"));
+        let (rows, processes, epochs) = (cells.len(), config.processes, config.epochs);
+        println!("{rows} rows, each {processes} processes of {epochs} epochs, {} threads", config.threads);
+        let guess = human(plan::guess_seconds(&cells, &config));
+        println!("estimated time, a rough guess from the models' FLOPs: {guess}, after set-up");
+        return Ok(EXIT_OK);
+    }
+    let toolbox = Toolbox::prepare(&Host::of(&args.places)?, &config.entries(&registry));
+    let guard = Guard::start()?;
+    let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard };
+    let results = Run::new(bench, environment(started), &folders.results, args.resume)?.carry_out()?;
+    let plots = dpsgd_report::plots(&results, &folders.plots)?;
+    println!("{}", dpsgd_report::table(&results));
+    println!("results: {}", folders.results.join(RESULTS_FILE).display());
+    println!("plots:   {} ({} files)", folders.plots.display(), plots.len());
+    Ok(exit_status(&results))
+}
+
+fn folders(out: Option<&Path>, started: Timestamp) -> Result<Folders, Box<dyn Error>> {
+    if let Some(out) = out {
+        return Ok(Folders { results: out.to_path_buf(), plots: out.join("plots") });
+    }
+    let checkout = Checkout::find().ok_or("no checkout here or above: name a folder with --out")?;
+    let name = run_name(started);
+    Ok(Folders {
+        results: checkout.root().join("results").join(&name),
+        plots: checkout.root().join("plots").join(name),
+    })
+}
+
+/// A contender that computes something else is the worst that can be found; a run that measured nothing has failed.
+fn exit_status(results: &Results) -> u8 {
+    let any = |status| results.cells.iter().any(|cell| cell.status == status);
+    if any(Status::Disqualified) {
+        EXIT_DISQUALIFIED
+    } else if any(Status::Ok) {
+        EXIT_OK
+    } else {
+        EXIT_ERROR
+    }
+}

@@ -1,0 +1,56 @@
+//! `runner verify`: every contender through the verification gate, untimed.
+
+use dpsgd_protocol::results::Status;
+
+use super::Outcome;
+use crate::cli::{EXIT_DISQUALIFIED, EXIT_ERROR, EXIT_OK, VerifyArgs};
+use crate::config::{Config, read_registry};
+use crate::measure::bench::{Bench, log_file};
+use crate::prepare;
+use crate::setup::{Host, Toolbox};
+use crate::worker::Guard;
+
+/// Carries out `runner verify`; status 4 if a contender is disqualified, 2 if one could not be verified for another
+/// reason than being unavailable or if none was.
+pub fn run(args: &VerifyArgs) -> Outcome {
+    let registry = read_registry(args.places.registry.as_deref())?;
+    let config = Config::of_verification(&args.selection, &registry)?;
+    let toolbox = Toolbox::prepare(&Host::of(&args.places)?, &config.entries(&registry));
+    let guard = Guard::start()?;
+    let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard };
+    let scratch = tempfile::tempdir()?;
+    std::fs::create_dir(scratch.path().join("logs"))?;
+    let (mut passed, mut disqualified, mut broken) = (0, 0, 0);
+    for workload in &config.workloads {
+        let folder = scratch.path().join(&workload.name);
+        std::fs::create_dir(&folder)?;
+        let reference = prepare::reference(&workload.model, config.seed, &folder)?;
+        for contender in &config.contenders {
+            let log = scratch.path().join(log_file(&[&workload.name, &contender.name()]));
+            let line = match bench.verify(workload, contender, &reference, &folder, log) {
+                Ok(verdict) => {
+                    let right = verdict.modes.iter().all(|(_, verification)| verification.passed);
+                    *if right { &mut passed } else { &mut disqualified } += 1;
+                    verdict.to_string()
+                }
+                Err(error) if error.interrupted => return Err(error.reason.into()),
+                Err(error) => {
+                    broken += u32::from(error.status != Status::Unavailable);
+                    format!("{}: {}", status_name(error.status), error.reason)
+                }
+            };
+            println!("{:16} {:20} {line}", workload.name, contender.name());
+        }
+        std::fs::remove_dir_all(&folder)?;
+    }
+    println!("{passed} passed, {disqualified} disqualified");
+    Ok(match (passed, disqualified, broken) {
+        (_, 1.., _) => EXIT_DISQUALIFIED,
+        (1.., 0, 0) => EXIT_OK,
+        _ => EXIT_ERROR,
+    })
+}
+
+fn status_name(status: Status) -> String {
+    serde_json::to_value(status).ok().and_then(|name| name.as_str().map(String::from)).unwrap_or_default()
+}

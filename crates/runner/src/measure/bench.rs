@@ -1,0 +1,101 @@
+//! What verification and measurement share: how to start a contender, and where.
+
+use std::path::{Path, PathBuf};
+
+use dpsgd_core::{Mode, Settings};
+use dpsgd_protocol::results::Status;
+
+use super::process;
+use crate::config::{Config, Workload};
+use crate::prepare::Reference;
+use crate::registry::{Contender, Entry, Registry};
+use crate::setup::Toolbox;
+use crate::verify::{Expectations, Gate, Verdict};
+use crate::worker::{Guard, Launch, WorkerError, usable_cpus};
+
+/// The means of a run.
+#[derive(Clone, Copy)]
+pub struct Bench<'a> {
+    /// What to measure.
+    pub config: &'a Config,
+    /// The contenders.
+    pub registry: &'a Registry,
+    /// How to start them.
+    pub toolbox: &'a Toolbox,
+    /// What ends workers if this process can't.
+    pub guard: &'a Guard,
+}
+
+impl Bench<'_> {
+    /// How to start `contender` with its output going to `log`; the error says what is missing.
+    pub fn launch(&self, contender: &Contender, log: PathBuf) -> Result<Launch, WorkerError> {
+        let unavailable = |reason: String| WorkerError::new(Status::Unavailable, reason);
+        let entry = self.entry(contender);
+        if !entry.runs_on(self.config.device) {
+            return Err(unavailable(format!("{} does not run on {}", entry.name, self.config.device)));
+        }
+        let launcher =
+            self.toolbox.launcher(&contender.strategy).map_err(|missing| unavailable(missing.to_string()))?;
+        let mut cpus = usable_cpus();
+        cpus.truncate(self.config.threads);
+        Ok(Launch {
+            program: launcher.program.clone(),
+            args: launcher.args.clone(),
+            env: launcher.env.clone().into_iter().collect(),
+            cpus,
+            threads: self.config.threads,
+            log,
+        })
+    }
+
+    /// Where and how `contender` runs.
+    pub fn settings(&self, contender: &Contender) -> Settings {
+        Settings {
+            variant: contender.variant.clone(),
+            device: self.config.device,
+            threads: self.config.threads,
+            noise_seed: None,
+        }
+    }
+
+    /// The modes in which `contender` takes part.
+    pub fn modes(&self, contender: &Contender) -> Vec<Mode> {
+        let has = &self.entry(contender).modes;
+        self.config.modes.iter().copied().filter(|mode| has.contains(mode)).collect()
+    }
+
+    /// Takes `contender` through the verification gate on `workload`.
+    pub fn verify(
+        &self,
+        workload: &Workload,
+        contender: &Contender,
+        reference: &Reference,
+        folder: &Path,
+        log: PathBuf,
+    ) -> Result<Verdict, WorkerError> {
+        let launch = self.launch(contender, log)?;
+        let entry = self.entry(contender);
+        let expectations = Expectations {
+            tolerance: contender.tolerance,
+            empty_batch: entry.empty_batch,
+            non_finite: entry.non_finite,
+        };
+        let timeout = self.config.timeout;
+        let mut worker = process::start(&contender.strategy, &launch, self.guard, timeout)?;
+        let settings = self.settings(contender);
+        let mut gate = Gate::new(&mut worker, &workload.model, reference, settings, expectations, folder, timeout)?;
+        let verdict = gate.run(&self.modes(contender))?;
+        worker.finish(timeout)?;
+        Ok(verdict)
+    }
+
+    fn entry(&self, contender: &Contender) -> &Entry {
+        self.registry.entry(&contender.strategy).expect("a config names only contenders of the registry")
+    }
+}
+
+/// A log's name within the run's folder.
+pub fn log_file(parts: &[&str]) -> PathBuf {
+    let name = parts.join("_").replace([':', '/'], "-");
+    Path::new("logs").join(format!("{name}.log"))
+}

@@ -1,0 +1,315 @@
+//! A run: prepare, verify, measure in interleaved rounds, and keep the results file up to date all the while.
+//!
+//! A replicate is a process: every cell is measured in several fresh processes, one per round, and a round visits all
+//! cells in an order that is shuffled by the seed and reversed every other round. So a slow minute of the machine hits
+//! all contenders, and every process pays its own cold start.
+
+pub mod bench;
+pub mod environment;
+pub mod plan;
+mod process;
+pub mod progress;
+mod rows;
+mod summary;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use dpsgd_core::{Description, Mode};
+use dpsgd_protocol::results::{Cell, DataKind, Environment, ProcessRun, Results, ResultsError, Verification};
+
+use crate::config::Workload;
+use crate::prepare::{self, DATASET_FILE, DataJob, PARAMS_FILE, PrepareError, PreparedData, schedule_file};
+use crate::registry::Contender;
+use crate::verify::Verdict;
+use crate::worker::WorkerError;
+use bench::{Bench, log_file};
+use plan::PlannedCell;
+use progress::Progress;
+use rows::{ResumeError, Rows};
+
+/// A run that could not go on; what it measured is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A folder or file of the run can't be written.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What went wrong.
+        reason: std::io::Error,
+    },
+    /// The results file can't be written.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// The run in the folder is not this one.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// Data, parameters or reference values can't be prepared.
+    #[error("workload `{workload}`: {error}")]
+    Prepare {
+        /// The workload.
+        workload: String,
+        /// Why.
+        error: PrepareError,
+    },
+    /// A contender is not what it was when the run began.
+    #[error("contender `{contender}` is now {now}, the rows measured so far used {then}; begin a new run")]
+    Changed {
+        /// The contender.
+        contender: String,
+        /// Versions and device as first reported.
+        then: String,
+        /// Versions and device now.
+        now: String,
+    },
+    /// The user stopped it.
+    #[error("stopped; what was measured is kept: continue with --resume --out {0}")]
+    Interrupted(PathBuf),
+}
+
+/// One run in one folder.
+pub struct Run<'a> {
+    bench: Bench<'a>,
+    cells: Vec<PlannedCell<'a>>,
+    folder: PathBuf,
+    rows: Rows,
+    prepared: HashMap<&'a str, PreparedData>,
+    verified: HashMap<(&'a str, String, Mode), Verification>,
+}
+
+impl<'a> Run<'a> {
+    /// Begins a run in `folder`, or continues the one there.
+    pub fn new(bench: Bench<'a>, environment: Environment, folder: &Path, resume: bool) -> Result<Self, RunError> {
+        let folder = std::path::absolute(folder).map_err(|reason| RunError::File { path: folder.into(), reason })?;
+        create(&folder.join("logs"))?;
+        create(&folder.join("work"))?;
+        let run_config = bench.config.to_run_config();
+        let rows = match resume {
+            true => Rows::resume(&folder, &environment, &run_config)?,
+            false => Rows::begin(&folder, environment, run_config),
+        };
+        let cells = plan::cells(bench.config, bench.registry);
+        Ok(Run { bench, cells, folder, rows, prepared: HashMap::new(), verified: HashMap::new() })
+    }
+
+    /// Prepares, verifies and measures all that is not measured yet.
+    pub fn carry_out(mut self) -> Result<Results, RunError> {
+        let outcome = self.prepare().and_then(|()| self.verify()).and_then(|()| self.measure());
+        // Data and reference values can be made again from the seed; only results and logs are worth keeping.
+        let _ = std::fs::remove_dir_all(self.folder.join("work"));
+        outcome.map(|()| self.rows.results().clone())
+    }
+
+    fn is_pending(&self, cell: &PlannedCell<'_>) -> bool {
+        !self.rows.is_out(cell) && self.rows.rounds_done(cell) < self.bench.config.processes
+    }
+
+    fn workload_folder(&self, workload: &Workload) -> PathBuf {
+        self.folder.join("work").join(&workload.name)
+    }
+
+    /// The pending cells of one workload, and of one contender if one is named.
+    fn pending(&self, workload: &Workload, contender: Option<&Contender>) -> Vec<PlannedCell<'a>> {
+        let wanted = |cell: &&PlannedCell<'a>| {
+            cell.workload == workload
+                && contender.is_none_or(|contender| cell.contender == contender)
+                && self.is_pending(cell)
+        };
+        self.cells.iter().filter(wanted).cloned().collect()
+    }
+
+    fn prepare(&mut self) -> Result<(), RunError> {
+        let config = self.bench.config;
+        for workload in &config.workloads {
+            if self.pending(workload, None).is_empty() {
+                continue;
+            }
+            let out = self.workload_folder(workload);
+            create(&out)?;
+            let job = DataJob {
+                model: workload.model.clone(),
+                dataset: workload.dataset.clone(),
+                data_dir: config.data.clone(),
+                examples: config.examples,
+                schedule: config.order.name().into(),
+                batch_sizes: config.batch_sizes.clone(),
+                epochs: config.epochs,
+                seed: config.seed,
+                out,
+            };
+            let prepared = prepare::data(job).map_err(|error| RunError::prepare(workload, error))?;
+            let kind = if prepared.real { "real" } else { "synthetic" };
+            eprintln!("{}: {} examples, {kind}: {}", workload.name, prepared.examples, prepared.source);
+            prepared.warnings.iter().for_each(|warning| eprintln!("{}: warning: {warning}", workload.name));
+            self.prepared.insert(&workload.name, prepared);
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self) -> Result<(), RunError> {
+        let config = self.bench.config;
+        let is_pending = |run: &Self, workload, contender| !run.pending(workload, Some(contender)).is_empty();
+        let pairs = config.workloads.iter().flat_map(|w| config.contenders.iter().map(move |c| (w, c)));
+        let pending: Vec<(&Workload, &Contender)> = pairs.filter(|(w, c)| is_pending(self, w, c)).collect();
+        let mut progress = Progress::new(pending.len() as u64);
+        let mut current: Option<(&Workload, prepare::Reference)> = None;
+        for (workload, contender) in pending {
+            progress.now(&format!("verifying {} on {}", contender.name(), workload.name));
+            let folder = self.workload_folder(workload).join("reference");
+            if current.as_ref().is_none_or(|(known, _)| *known != workload) {
+                create(&folder)?;
+                let reference = prepare::reference(&workload.model, config.seed, &folder);
+                current = Some((workload, reference.map_err(|error| RunError::prepare(workload, error))?));
+            }
+            let (_, reference) = current.as_ref().expect("set above");
+            let log = log_file(&["verify", &workload.name, &contender.name()]);
+            let verdict = self.bench.verify(workload, contender, reference, &folder, self.folder.join(&log));
+            let line = match &verdict {
+                Ok(verdict) => verdict.to_string(),
+                Err(error) => error.reason.clone(),
+            };
+            progress.line(&format!("{}: {}: {line}", workload.name, contender.name()));
+            self.take_verdict(workload, contender, verdict, &log)?;
+            progress.advance(1);
+        }
+        progress.finish();
+        self.rows.save(&self.cells).map_err(RunError::from)
+    }
+
+    fn take_verdict(
+        &mut self,
+        workload: &'a Workload,
+        contender: &'a Contender,
+        verdict: Result<Verdict, WorkerError>,
+        log: &Path,
+    ) -> Result<(), RunError> {
+        let cells = self.pending(workload, Some(contender));
+        match verdict {
+            Err(error) if error.interrupted => return Err(self.interrupted()),
+            Err(error) => {
+                for cell in cells {
+                    let row = self.row(&cell);
+                    rows::end(row, &error);
+                    row.log = Some(log.to_path_buf());
+                }
+            }
+            Ok(verdict) => {
+                let now = verdict.description;
+                if let Err(then) = self.rows.describe(now.clone()) {
+                    return Err(RunError::changed(contender, &then, &now));
+                }
+                for (mode, verification) in verdict.modes {
+                    for cell in cells.iter().filter(|cell| cell.mode == mode && !verification.passed) {
+                        let row = self.row(cell);
+                        rows::disqualify(row, verification.clone());
+                        row.log = Some(log.to_path_buf());
+                    }
+                    self.verified.insert((&workload.name, contender.name(), mode), verification);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self) -> Result<(), RunError> {
+        let (config, cells) = (self.bench.config, self.cells.clone());
+        let left = |cell: &PlannedCell<'_>| config.processes - self.rows.rounds_done(cell);
+        let processes: usize = cells.iter().filter(|cell| self.is_pending(cell)).map(left).sum();
+        let mut progress = Progress::new((processes * config.epochs) as u64);
+        for round in 0..config.processes {
+            for position in plan::order_of_round(cells.len(), config.seed, round) {
+                let cell = &cells[position];
+                if self.is_pending(cell) && self.rows.rounds_done(cell) <= round {
+                    progress.now(&format!("round {} of {}: {cell}", round + 1, config.processes));
+                    let log = log_file(&[
+                        &cell.workload.name,
+                        &cell.batch_size.to_string(),
+                        cell.mode.name(),
+                        &cell.contender.name(),
+                    ]);
+                    let measured = self.measure_process(cell, round, &log, &mut progress);
+                    self.take_process(cell, measured, &log, &progress)?;
+                }
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    fn measure_process(
+        &self,
+        cell: &PlannedCell<'a>,
+        round: usize,
+        log: &Path,
+        progress: &mut Progress,
+    ) -> Result<ProcessRun, WorkerError> {
+        let config = self.bench.config;
+        let launch = self.bench.launch(cell.contender, self.folder.join(log))?;
+        let folder = self.workload_folder(cell.workload);
+        let job = process::Job {
+            strategy: &cell.contender.strategy,
+            model: &cell.workload.model,
+            params: folder.join(PARAMS_FILE),
+            dataset: folder.join(DATASET_FILE),
+            dp: config.dp(cell.mode, cell.batch_size),
+            settings: self.bench.settings(cell.contender),
+            schedules: (0..config.epochs).map(|epoch| schedule_file(&folder, cell.batch_size, epoch)).collect(),
+            round,
+            timeout: config.timeout,
+        };
+        process::measure(&job, &launch, self.bench.guard, || progress.advance(1))
+    }
+
+    fn take_process(
+        &mut self,
+        cell: &PlannedCell<'a>,
+        measured: Result<ProcessRun, WorkerError>,
+        log: &Path,
+        progress: &Progress,
+    ) -> Result<(), RunError> {
+        if measured.as_ref().is_err_and(|error| error.interrupted) {
+            return Err(self.interrupted());
+        }
+        let key = (cell.workload.name.as_str(), cell.contender.name(), cell.mode);
+        let verification = self.verified.get(&key).cloned();
+        let config = self.bench.config;
+        let row = self.row(cell);
+        row.log = Some(log.to_path_buf());
+        row.verification = verification;
+        match measured {
+            Ok(run) => rows::add_process(row, run, config.processes, config.seed),
+            Err(error) => {
+                rows::end(row, &error);
+                progress.line(&format!("{cell}: {}", error.reason));
+            }
+        }
+        self.rows.save(&self.cells).map_err(RunError::from)
+    }
+
+    fn row(&mut self, cell: &PlannedCell<'a>) -> &mut Cell {
+        let prepared = &self.prepared[cell.workload.name.as_str()];
+        let data = if prepared.real { DataKind::Real } else { DataKind::Synthetic };
+        let examples_per_epoch = prepared.examples / cell.batch_size * cell.batch_size;
+        self.rows.row(cell, data, examples_per_epoch)
+    }
+
+    fn interrupted(&self) -> RunError {
+        RunError::Interrupted(self.folder.clone())
+    }
+}
+
+fn create(folder: &Path) -> Result<(), RunError> {
+    std::fs::create_dir_all(folder).map_err(|reason| RunError::File { path: folder.into(), reason })
+}
+
+impl RunError {
+    fn prepare(workload: &Workload, error: PrepareError) -> Self {
+        RunError::Prepare { workload: workload.name.clone(), error }
+    }
+
+    fn changed(contender: &Contender, then: &Description, now: &Description) -> Self {
+        let show = |description: &Description| format!("{:?} on {}", description.versions, description.device);
+        RunError::Changed { contender: contender.name(), then: show(then), now: show(now) }
+    }
+}

@@ -1,0 +1,111 @@
+//! What will be measured, in which order.
+
+use std::fmt;
+
+use dpsgd_core::Mode;
+use dpsgd_core::cost;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha12Rng;
+
+use crate::config::{Config, Workload};
+use crate::registry::{Contender, Registry};
+
+/// One cell to measure: positions in the config, and what they stand for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedCell<'a> {
+    /// The workload.
+    pub workload: &'a Workload,
+    /// Examples per step.
+    pub batch_size: usize,
+    /// Private or plain.
+    pub mode: Mode,
+    /// The contender.
+    pub contender: &'a Contender,
+}
+
+impl fmt::Display for PlannedCell<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (contender, workload, mode) = (self.contender.name(), &self.workload.name, self.mode.name());
+        write!(f, "{workload}, batch {}, {mode}, {contender}", self.batch_size)
+    }
+}
+
+/// All cells in the order shown: by workload, batch size, mode, contender. A mode that a strategy does not have is no
+/// cell.
+pub fn cells<'a>(config: &'a Config, registry: &Registry) -> Vec<PlannedCell<'a>> {
+    let mut cells = Vec::new();
+    for workload in &config.workloads {
+        for batch_size in &config.batch_sizes {
+            for mode in &config.modes {
+                for contender in &config.contenders {
+                    let has_mode = registry.entry(&contender.strategy).is_none_or(|entry| entry.modes.contains(mode));
+                    if has_mode {
+                        cells.push(PlannedCell { workload, batch_size: *batch_size, mode: *mode, contender });
+                    }
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// The order of one round: shuffled by the seed for every pair of rounds, and reversed in the second of a pair (ABBA), so
+/// that a machine that slows down over time favours nobody.
+pub fn order_of_round(cells: usize, seed: u64, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..cells).collect();
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    rng.set_stream(round as u64 / 2);
+    order.shuffle(&mut rng);
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
+/// A rough guess of a plan's seconds, for `--dry-run`: the plain step's FLOPs at [`ASSUMED_FLOPS`], a private epoch
+/// [`ASSUMED_PRIVATE_FACTOR`] times as long, and [`ASSUMED_START_S`] per process. Nothing is measured for it.
+pub fn guess_seconds(cells: &[PlannedCell<'_>], config: &Config) -> f64 {
+    let epochs = (config.processes * config.epochs) as f64;
+    let seconds = |cell: &PlannedCell<'_>| {
+        // Without a cap, the size of a full data set of this kind.
+        let examples = config.examples.unwrap_or(30_000) as f64;
+        let flops = cost::plain_step(&cell.workload.model, 1).map_or(0.0, |cost| cost.flops) * examples;
+        let factor = if cell.mode == Mode::Private { ASSUMED_PRIVATE_FACTOR } else { 1.0 };
+        let dispatch = examples / cell.batch_size as f64 * ASSUMED_STEP_S;
+        ASSUMED_START_S * config.processes as f64 + epochs * factor * (flops / ASSUMED_FLOPS + dispatch)
+    };
+    cells.iter().map(seconds).sum()
+}
+
+/// FLOPs per second and thread pair of a framework on small networks; a guess.
+const ASSUMED_FLOPS: f64 = 2e10;
+/// Private over plain epoch time; a guess between the best and the worst way.
+const ASSUMED_PRIVATE_FACTOR: f64 = 5.0;
+/// Seconds of one step beside its FLOPs; a guess.
+const ASSUMED_STEP_S: f64 = 1e-3;
+/// Seconds to start a process and load into it; a guess.
+const ASSUMED_START_S: f64 = 2.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_round_visits_every_cell_once() {
+        for round in 0..4 {
+            let mut order = order_of_round(17, 5, round);
+            order.sort_unstable();
+            assert_eq!(order, (0..17).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_odd_round_is_the_reverse_of_the_one_before_and_pairs_differ() {
+        let mut first = order_of_round(17, 5, 0);
+        first.reverse();
+        assert_eq!(order_of_round(17, 5, 1), first);
+        assert_ne!(order_of_round(17, 5, 2), order_of_round(17, 5, 0));
+        assert_ne!(order_of_round(17, 6, 0), order_of_round(17, 5, 0));
+    }
+}

@@ -1,0 +1,112 @@
+//! One fresh process of one cell, from spawn to its last epoch.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dpsgd_core::{DpSgd, ModelSpec, Settings};
+use dpsgd_meter::Sampler;
+use dpsgd_protocol::messages::{Reply, Request};
+use dpsgd_protocol::results::{ProcessRun, Status};
+
+use crate::verify::unexpected;
+use crate::worker::{Guard, Launch, Worker, WorkerError};
+
+/// How often memory and the GPU are looked at while epochs run.
+const SAMPLING_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What one process is to do.
+pub struct Job<'a> {
+    /// Strategy name, which the worker must answer to `hello`.
+    pub strategy: &'a str,
+    /// The model.
+    pub model: &'a ModelSpec,
+    /// Initial parameters.
+    pub params: PathBuf,
+    /// The data set.
+    pub dataset: PathBuf,
+    /// Hyperparameters.
+    pub dp: DpSgd,
+    /// Where and how.
+    pub settings: Settings,
+    /// One schedule per epoch.
+    pub schedules: Vec<PathBuf>,
+    /// The round it belongs to.
+    pub round: usize,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+/// Starts a worker and checks that it is the one asked for.
+pub fn start(strategy: &str, launch: &Launch, guard: &Guard, timeout: Duration) -> Result<Worker, WorkerError> {
+    let worker = Worker::start(launch, guard, timeout)?;
+    let name = &worker.hello().name;
+    if name != strategy {
+        let program = launch.program.display();
+        return Err(failed(&format!("{program} calls itself `{name}`, the registry calls it `{strategy}`")));
+    }
+    Ok(worker)
+}
+
+/// Measures one process. `epoch_done` is called after every epoch.
+pub fn measure(
+    job: &Job<'_>,
+    launch: &Launch,
+    guard: &Guard,
+    mut epoch_done: impl FnMut(),
+) -> Result<ProcessRun, WorkerError> {
+    let mut worker = start(job.strategy, launch, guard, job.timeout)?;
+    let mut sampler = Sampler::start(worker.pid(), SAMPLING_INTERVAL);
+    let load = Request::Load {
+        model: job.model.clone(),
+        params: job.params.clone(),
+        dataset: job.dataset.clone(),
+        dp: job.dp,
+        settings: job.settings.clone(),
+    };
+    let load_s = match worker.request(&load, job.timeout)? {
+        Reply::Loaded { load_s, .. } => load_s,
+        other => return Err(unexpected(&load, &other)),
+    };
+    sampler.mark();
+    let mut run = ProcessRun {
+        round: job.round,
+        start_s: worker.start_s(),
+        load_s,
+        first_step_s: 0.0,
+        epochs_s: Vec::with_capacity(job.schedules.len()),
+        peak_rss_bytes: None,
+        cpu_utilization: None,
+        gpu_peak_bytes: None,
+        gpu_utilization: None,
+        energy_j: None,
+        non_finite_examples: 0,
+    };
+    for schedule in &job.schedules {
+        let request = Request::Epoch { schedule: schedule.clone() };
+        match worker.request(&request, job.timeout)? {
+            Reply::Epoch { epoch_s, first_step_s, non_finite_examples, .. } => {
+                match (first_step_s, run.epochs_s.is_empty()) {
+                    (Some(first_step_s), true) => run.first_step_s = first_step_s,
+                    (None, false) => {}
+                    _ => return Err(failed("first_step_s belongs to the first epoch and no other")),
+                }
+                run.epochs_s.push(epoch_s);
+                run.non_finite_examples = non_finite_examples;
+            }
+            other => return Err(unexpected(&request, &other)),
+        }
+        epoch_done();
+    }
+    let usage = sampler.stop();
+    run.peak_rss_bytes = usage.peak_rss_bytes;
+    run.cpu_utilization = usage.cpu_utilization(job.settings.threads);
+    run.gpu_peak_bytes = usage.gpu_peak_bytes;
+    run.gpu_utilization = usage.gpu_utilization;
+    run.energy_j = usage.energy_j.map(|joules| joules / job.schedules.len() as f64);
+    worker.finish(job.timeout)?;
+    Ok(run)
+}
+
+fn failed(reason: &str) -> WorkerError {
+    WorkerError::new(Status::Failed, reason)
+}

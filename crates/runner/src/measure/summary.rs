@@ -1,0 +1,54 @@
+//! From the raw epochs of a cell's processes to its row.
+
+use dpsgd_protocol::results::{Cell, ProcessRun};
+use dpsgd_stats as stats;
+
+/// Fills every figure of `cell` that is derived from `cell.processes`, and its warnings.
+pub fn summarize(cell: &mut Cell, wanted_processes: usize, seed: u64) {
+    let per_process: Vec<Vec<f64>> = cell.processes.iter().map(|process| process.epochs_s.clone()).collect();
+    let epochs = per_process.concat();
+    cell.median_epoch_s = stats::median(&epochs);
+    cell.mean_epoch_s = stats::mean(&epochs);
+    cell.median_ci95_s = stats::bootstrap_median_ci95(&per_process, seed);
+    cell.examples_per_s = cell.median_epoch_s.map(|seconds| cell.examples_per_epoch as f64 / seconds);
+    cell.first_step_s = median_of(cell, |process| Some(process.first_step_s));
+    cell.first_epoch_s = median_of(cell, |process| process.epochs_s.first().copied());
+    cell.warm_up_s = median_of(cell, |process| stats::warm_up(&process.epochs_s));
+    cell.peak_rss_bytes = cell.processes.iter().filter_map(|process| process.peak_rss_bytes).max();
+    cell.cpu_utilization = median_of(cell, |process| process.cpu_utilization);
+    cell.gpu_peak_bytes = cell.processes.iter().filter_map(|process| process.gpu_peak_bytes).max();
+    cell.gpu_utilization = median_of(cell, |process| process.gpu_utilization);
+    cell.energy_j = median_of(cell, |process| process.energy_j);
+    cell.warnings = warnings(cell, wanted_processes);
+}
+
+fn median_of(cell: &Cell, figure: impl Fn(&ProcessRun) -> Option<f64>) -> Option<f64> {
+    let figures: Vec<f64> = cell.processes.iter().filter_map(figure).collect();
+    stats::median(&figures)
+}
+
+fn warnings(cell: &Cell, wanted_processes: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let done = cell.processes.len();
+    if done < wanted_processes {
+        warnings.push(format!("{done} of {wanted_processes} processes measured; finish with --resume"));
+    }
+    // Between processes, not within one: a first epoch that compiles is no noise.
+    let medians: Vec<f64> = cell.processes.iter().filter_map(|process| stats::median(&process.epochs_s)).collect();
+    let least = medians.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = medians.iter().copied().fold(0.0, f64::max);
+    if medians.len() > 1 && most > 1.25 * least {
+        warnings.push(format!(
+            "process medians spread by {:.0}%: quiet the machine, or use more --processes",
+            (most / least - 1.0) * 100.0
+        ));
+    }
+    if done > 0 && cell.warm_up_s.is_none() {
+        warnings.push("epoch times never settled: use more --epochs".into());
+    }
+    let left_out: u64 = cell.processes.iter().map(|process| process.non_finite_examples).sum();
+    if left_out > 0 {
+        warnings.push(format!("{left_out} examples with a NaN or an infinity in their gradient contributed nothing"));
+    }
+    warnings
+}
