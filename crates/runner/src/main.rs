@@ -21,8 +21,11 @@ fn main() -> ExitCode {
         Some(Command::Setup(args)) => cmd::setup::run(args),
         Some(Command::Doctor(args)) => cmd::doctor::run(args),
         Some(Command::List(args)) => cmd::list::run(args),
-        Some(Command::Verify(_) | Command::Plot(_) | Command::Prepare | Command::Guard { .. }) => todo!("the lead's"),
-        None if cli.run.all => todo!("the lead's"),
+        Some(Command::Verify(args)) => cmd::verify::run(args),
+        Some(Command::Plot(args)) => cmd::plot::run(args),
+        Some(Command::Prepare) => return runner::prepare::main(),
+        Some(Command::Guard { .. }) => return runner::worker::guard_main(),
+        None if cli.run.all => cmd::run::run(&cli.run),
         None => {
             print!("{}", cli::help());
             Ok(EXIT_OK)

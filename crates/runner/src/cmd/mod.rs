@@ -2,7 +2,10 @@
 
 pub mod doctor;
 pub mod list;
+pub mod plot;
+pub mod run;
 pub mod setup;
+pub mod verify;
 
 /// How a subcommand ended: its exit status, or why it failed, in one line.
 pub type Outcome = Result<u8, Box<dyn std::error::Error>>;
