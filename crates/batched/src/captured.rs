@@ -8,12 +8,12 @@
 //! | layer | A | per-example gradient |
 //! |---|---|---|
 //! | linear (T = 1) | its input | the outer product g a^T, kept as its two factors: its norm is \|g\| \|a\| (Goodfellow, arXiv 1510.01799), the clipped sum one matrix product |
-//! | convolution | the windows of its input (im2col) | one batched matrix product, `[k, O, I h w]` |
+//! | convolution | the windows of its input (im2col, channels last) | one batched matrix product, `[k, O, h w I]` |
 //! | embedding | tokens | rows of G added up by token: the rows that are not zero, each once |
 //! | LSTM | inputs and hidden states over time | two batched matrix products, `[k, 4 H, I]` and `[k, 4 H, H]` |
 
-use dpsgd_core::Layer;
-use dpsgd_torch::{Flat, Job, Result, conv2d, ints, lstm, without_parameters};
+use dpsgd_core::{Layer, Pair};
+use dpsgd_torch::{Flat, Job, Result, channels_last, conv2d, ints, lstm, without_parameters};
 use tch::{Kind, Tensor};
 
 use crate::clip::{Factors, squared_norms};
@@ -31,8 +31,8 @@ struct Capture {
 enum Kept {
     /// `[k, I]`.
     Linear { inputs: Tensor },
-    /// `[k, I h w, T]`.
-    Conv2d { columns: Tensor },
+    /// `[k, height out, width out, h, w, I]`.
+    Conv2d { windows: Tensor },
     /// `[k, T]` token ids and the number of rows of the table.
     Embedding { tokens: Tensor, rows: i64 },
     /// `[T, k, I]`, and the hidden states `[T, k, H]` from the zero one on.
@@ -68,7 +68,7 @@ pub fn clipped_sum(job: &Job<'_>, sum: &mut Flat) -> Result<u64> {
 
 /// The outputs `[k, K]` and what was captured on the way.
 fn forward(job: &Job<'_>) -> Result<(Tensor, Vec<Capture>)> {
-    let mut x = job.batch.inputs.shallow_clone();
+    let mut x = channels_last(&job.batch.inputs)?;
     let mut captures = Vec::new();
     let params = job.constants;
     for (layer, first) in &job.network.layers {
@@ -82,8 +82,8 @@ fn forward(job: &Job<'_>) -> Result<(Tensor, Vec<Capture>)> {
             }
             Layer::Conv2d { kernel_size, stride, padding, .. } => {
                 let y = tracked(conv2d(&x, &params[first], Some(&params[first + 1]), *stride, *padding, 1)?)?;
-                let columns = x.f_detach()?.f_im2col(ints(*kernel_size), [1, 1], ints(*padding), ints(*stride))?;
-                captures.push(Capture { first, kind: Kept::Conv2d { columns }, pre_activation: y.shallow_clone() });
+                let windows = windows(&x.f_detach()?, *kernel_size, *stride, *padding)?;
+                captures.push(Capture { first, kind: Kept::Conv2d { windows }, pre_activation: y.shallow_clone() });
                 y
             }
             Layer::Embedding { num_embeddings, .. } => {
@@ -111,6 +111,24 @@ fn forward(job: &Job<'_>) -> Result<(Tensor, Vec<Capture>)> {
     Ok((x, captures))
 }
 
+/// The windows that a convolution sees in a batch of images, `[k, height out, width out, h, w, C]`, contiguous (im2col
+/// for channels-last images).
+fn windows(images: &Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Result<Tensor> {
+    let mut images = images.f_permute([0i64, 2, 3, 1])?;
+    if padding.h > 0 || padding.w > 0 {
+        let (h, w) = (padding.h as i64, padding.w as i64);
+        images = images.f_constant_pad_nd([0, 0, w, w, h, h])?;
+    }
+    let images = images.f_contiguous()?;
+    let [k, height, width, channels] = images.size()[..] else { unreachable!("an image has four dimensions") };
+    let ([kernel_h, kernel_w], [stride_h, stride_w]) = (ints(kernel), ints(stride));
+    let places = [(height - kernel_h) / stride_h + 1, (width - kernel_w) / stride_w + 1];
+    let row = width * channels;
+    let size = [k, places[0], places[1], kernel_h, kernel_w, channels];
+    let strides = [height * row, stride_h * row, stride_w * channels, row, channels, 1];
+    images.f_as_strided(size, strides, None)?.f_contiguous()
+}
+
 /// `y`, made a leaf that autograd follows if nothing before it is followed yet.
 fn tracked(y: Tensor) -> Result<Tensor> {
     if y.requires_grad() { Ok(y) } else { y.f_set_requires_grad(true) }
@@ -120,6 +138,8 @@ fn tracked(y: Tensor) -> Result<Tensor> {
 enum Part {
     /// Outer products: inputs `[k, I]`, gradients `[k, O]`.
     Outer { inputs: Tensor, gradients: Tensor },
+    /// A convolution's, weight `[k, O, h w I]` (channels last) and bias `[k, O]`.
+    Windows { weight: Tensor, bias: Tensor },
     /// One tensor `[k, ...]` for each of the layer's parameters.
     Whole { tensors: Vec<Tensor> },
     /// The rows that are not zero.
@@ -137,11 +157,11 @@ impl Part {
     fn new(kept: &Kept, gradient: Tensor) -> Result<Self> {
         Ok(match kept {
             Kept::Linear { inputs } => Part::Outer { inputs: inputs.shallow_clone(), gradients: gradient },
-            Kept::Conv2d { columns } => {
-                let gradient = gradient.f_flatten(2, 3)?;
-                let weight = gradient.f_bmm(&columns.f_transpose(1, 2)?)?;
-                let bias = gradient.f_sum_dim_intlist(&[2i64][..], false, None::<Kind>)?;
-                Part::Whole { tensors: vec![weight, bias] }
+            Kept::Conv2d { windows } => {
+                let gradient = gradient.f_permute([0i64, 2, 3, 1])?.f_flatten(1, 2)?;
+                let weight = gradient.f_transpose(1, 2)?.f_bmm(&windows.f_flatten(1, 2)?.f_flatten(2, 4)?)?;
+                let bias = gradient.f_sum_dim_intlist(&[1i64][..], false, None::<Kind>)?;
+                Part::Windows { weight, bias }
             }
             Kept::Embedding { tokens, rows } => {
                 let (examples, width) = (tokens.size()[0], gradient.size()[2]);
@@ -170,6 +190,7 @@ impl Part {
             Part::Outer { inputs, gradients } => {
                 squared_norms(inputs)?.f_add_scalar_(1.0)?.f_mul(&squared_norms(gradients)?)
             }
+            Part::Windows { weight, bias } => squared_norms(weight)?.f_add_(&squared_norms(bias)?),
             Part::Whole { tensors } => {
                 let mut total = squared_norms(&tensors[0])?;
                 for tensor in &tensors[1..] {
@@ -191,6 +212,12 @@ impl Part {
                 let scaled = factors.mended(gradients)?.f_mul(&factors.scale.f_unsqueeze(1)?)?;
                 _ = scaled.f_transpose(0, 1)?.f_mm_out(&out[0], &factors.mended(inputs)?)?;
                 _ = scaled.f_sum_intlist_out(&out[1], &[0i64][..], false, None::<Kind>)?;
+            }
+            Part::Windows { weight, bias } => {
+                let [o, i, h, w] = out[0].size()[..] else { unreachable!("a kernel has four dimensions") };
+                let sum = factors.weighted_sum(weight)?.f_view([o, h, w, i])?.f_permute([0i64, 3, 1, 2])?;
+                out[0].shallow_clone().f_copy_(&sum)?;
+                factors.weighted_sum_into(&out[1], bias)?;
             }
             Part::Whole { tensors } => {
                 for (out, tensor) in out.iter().zip(tensors) {

@@ -38,10 +38,15 @@ impl Factors {
         values.f_where_self(&finite.f_view(shape.as_slice())?, &values.f_zeros_like()?)
     }
 
-    /// sum_i scale_i * values_i for `values` `[k, ...]`, into the contiguous `out` `[...]`.
+    /// sum_i scale_i * values_i for `values` `[k, ...]`, flat.
+    pub fn weighted_sum(&self, values: &Tensor) -> Result<Tensor> {
+        let rows = self.mended(&values.f_flatten(1, -1)?)?;
+        rows.f_transpose(0, 1)?.f_mv(&self.scale)
+    }
+
+    /// As [`Self::weighted_sum`], into the contiguous `out` `[...]`.
     pub fn weighted_sum_into(&self, out: &Tensor, values: &Tensor) -> Result<()> {
-        let examples = values.size()[0];
-        let rows = self.mended(&values.f_reshape([examples, -1])?)?;
+        let rows = self.mended(&values.f_flatten(1, -1)?)?;
         _ = rows.f_transpose(0, 1)?.f_mv_out(&out.f_view([-1])?, &self.scale)?;
         Ok(())
     }
@@ -49,6 +54,5 @@ impl Factors {
 
 /// The squared norm of each example's part `[k, ...]`: `[k]`.
 pub fn squared_norms(values: &Tensor) -> Result<Tensor> {
-    let rows = values.f_reshape([values.size()[0], -1])?;
-    rows.f_norm_scalaropt_dim(2.0, [1i64], false)?.f_square()
+    values.f_flatten(1, -1)?.f_norm_scalaropt_dim(2.0, [1i64], false)?.f_square_()
 }

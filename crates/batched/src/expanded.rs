@@ -41,7 +41,9 @@ fn forward(job: &Job<'_>, copies: &[Tensor]) -> Result<Tensor> {
     let mut x = job.batch.inputs.shallow_clone();
     for (layer, first) in &job.network.layers {
         x = match layer {
-            Layer::Linear { .. } => linear(&x.f_unsqueeze(1)?, &copies[*first], &copies[first + 1])?.f_squeeze_dim(1)?,
+            Layer::Linear { .. } => {
+                linear(&x.f_unsqueeze(1)?, &copies[*first], &copies[first + 1])?.f_squeeze_dim(1)?
+            }
             Layer::Conv2d { out_channels, stride, padding, .. } => {
                 let [_, channels, height, width] = x.size()[..] else { unreachable!("an image has four dimensions") };
                 // The batch becomes channels, each example a group of them.

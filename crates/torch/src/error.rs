@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn misfitting_shapes_are_an_ordinary_failure() {
-        let (a, b) = (Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)), Tensor::zeros([2], (Kind::Float, Device::Cpu)));
+        let (a, b) =
+            (Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)), Tensor::zeros([2], (Kind::Float, Device::Cpu)));
         let error = strategy_error(a.f_mm(&b).unwrap_err());
         assert!(matches!(error, StrategyError::Failed(_)), "{error:?}");
     }

@@ -27,5 +27,5 @@ pub mod synthetic;
 pub use data::{Batch, ResidentData};
 pub use error::{Result, strategy_error};
 pub use flat::Flat;
-pub use network::{Network, conv2d, ints, without_parameters};
+pub use network::{Network, channels_last, conv2d, ints, without_parameters};
 pub use strategy::{ClippedSum, Job, OnTorch};

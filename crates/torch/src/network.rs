@@ -108,6 +108,16 @@ pub fn conv2d(
     x.f_conv2d(weight, bias, ints(stride), ints(padding), [1, 1], groups)
 }
 
+/// `x` with its values laid out channels last if it is a batch of images `[k, C, H, W]`; as it is otherwise.
+///
+/// The shape stays; convolutions, pooling and ReLU then keep the layout. PyTorch's tuning guide advises it, and on a
+/// CPU it matters: max-pooling is ten times as fast. Not differentiable: for inputs.
+pub fn channels_last(x: &Tensor) -> Result<Tensor> {
+    let [k, c, h, w] = x.size()[..] else { return Ok(x.shallow_clone()) };
+    // With one channel, or one pixel, both layouts are the same memory, and only the strides can say which is meant.
+    x.f_permute([0i64, 2, 3, 1])?.f_contiguous()?.f_as_strided([k, c, h, w], [h * w * c, 1, w * c, c], None)
+}
+
 /// A pair as libtorch takes it: `[h, w]`.
 pub fn ints(pair: Pair) -> [i64; 2] {
     [pair.h as i64, pair.w as i64]

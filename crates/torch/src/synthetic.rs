@@ -1,8 +1,6 @@
 //! Ready-made jobs for tests and benchmarks: any model, inputs that mean nothing, the same numbers at every call.
 
-use dpsgd_core::{
-    Dataset, Device, DpSgd, Inputs, Load, Loss, Mode, ModelInput, ModelSpec, Params, Settings, Targets,
-};
+use dpsgd_core::{Dataset, Device, DpSgd, Inputs, Load, Loss, Mode, ModelInput, ModelSpec, Params, Settings, Targets};
 
 /// A job for `model` with `examples` synthetic examples, on one thread of the CPU, its noise seeded.
 ///
