@@ -180,7 +180,7 @@ pub fn interval(scene: &mut Scene, axis: &Axis, y: f64, [low, high]: [f64; 2], c
     let (from, to) = (axis.at(low), axis.at(high));
     scene.line(&[(from, y), (to, y)], color, 1.5);
     for x in [from, to] {
-        scene.line(&[(x, y - 4.0), (x, y + 4.0)], color, 1.5);
+        scene.line(&[(x, y - 7.0), (x, y + 7.0)], color, 1.5);
     }
 }
 

@@ -1,40 +1,68 @@
 //! The font of all plots: DejaVu Sans, embedded, so that a machine without fonts draws the same PNG.
+//!
+//! Text is laid out and rasterized here and not by plotters, whose own use of ab_glyph leaves out the space that a glyph
+//! has at its left: letters would stand unevenly.
 
-use std::sync::Once;
+use std::sync::OnceLock;
 
-use plotters::style::{FontDesc, FontFamily, FontStyle, register_font};
+use ab_glyph::{Font, FontRef, ScaleFont, point};
 
-/// The family as SVG names it, with what a viewer without it may use instead. Verdana has the same widths.
+/// The family as SVG names it, with what a viewer without it may use instead. Verdana is as wide.
 pub const FAMILY: &str = "DejaVu Sans, Verdana, Arial, sans-serif";
 
-/// Height of a line over its em size: ascender and descender of DejaVu Sans, which is what ab_glyph calls its size.
-pub const LINE_PER_EM: f64 = (1901.0 + 483.0) / 2048.0;
+/// Height of lower-case letters over the em size.
+const X_HEIGHT: f64 = 1120.0 / 2048.0;
 
-static REGULAR: &[u8] = include_bytes!("../assets/DejaVuSans.ttf");
-static BOLD: &[u8] = include_bytes!("../assets/DejaVuSans-Bold.ttf");
-
-/// Makes the font known to plotters; needed before anything is measured or drawn.
-pub fn register() {
-    static DONE: Once = Once::new();
-    DONE.call_once(|| {
-        for (style, bytes) in [(FontStyle::Normal, REGULAR), (FontStyle::Bold, BOLD)] {
-            assert!(register_font(FAMILY, style, bytes).is_ok(), "the embedded font is a font");
-        }
+/// The regular or the bold face.
+fn face(bold: bool) -> &'static FontRef<'static> {
+    static FACES: OnceLock<[FontRef<'static>; 2]> = OnceLock::new();
+    let faces = FACES.get_or_init(|| {
+        let files: [&[u8]; 2] =
+            [include_bytes!("../assets/DejaVuSans.ttf"), include_bytes!("../assets/DejaVuSans-Bold.ttf")];
+        files.map(|file| FontRef::try_from_slice(file).expect("the embedded font is a font"))
     });
+    &faces[usize::from(bold)]
 }
 
-/// The font at an em size in the pixels of a bitmap.
-pub fn of_em(em: f64, bold: bool) -> FontDesc<'static> {
-    register();
-    let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
-    FontDesc::new(FontFamily::Name(FAMILY), em * LINE_PER_EM, style)
+/// What ab_glyph calls the size of a face at an em of `size` pixels: from its highest ascender to its lowest descender.
+fn ab_glyph_size(face: &FontRef, size: f64) -> f32 {
+    let units = f64::from(face.units_per_em().expect("a scalable font"));
+    (size * f64::from(face.height_unscaled()) / units) as f32
 }
 
 /// Width of `text` at em size `size`, in the unit of `size`.
 pub fn width(text: &str, size: f64, bold: bool) -> f64 {
-    // plotters rounds to whole pixels: measure large.
-    let (width, _) = of_em(1000.0, bold).box_size(text).expect("the font is registered");
-    f64::from(width) * size / 1000.0
+    let face = face(bold);
+    let scaled = face.as_scaled(ab_glyph_size(face, size));
+    let mut pen = 0.0;
+    let mut last = None;
+    for c in text.chars() {
+        let glyph = scaled.glyph_id(c);
+        pen += last.map_or(0.0, |last| scaled.kern(last, glyph)) + scaled.h_advance(glyph);
+        last = Some(glyph);
+    }
+    f64::from(pen)
+}
+
+/// Gives `pixel` each pixel that `text` touches and how much of it is covered. The text starts at x = `left`, and half
+/// the height of its lower-case letters is at y = `middle`.
+pub fn rasterize(text: &str, size: f64, bold: bool, left: f64, middle: f64, mut pixel: impl FnMut(i32, i32, f32)) {
+    let face = face(bold);
+    let scaled = face.as_scaled(ab_glyph_size(face, size));
+    let baseline = (middle + 0.5 * X_HEIGHT * size) as f32;
+    let mut pen = left as f32;
+    let mut last = None;
+    for c in text.chars() {
+        let id = scaled.glyph_id(c);
+        pen += last.map_or(0.0, |last| scaled.kern(last, id));
+        let glyph = id.with_scale_and_position(scaled.scale(), point(pen, baseline));
+        if let Some(outline) = scaled.outline_glyph(glyph) {
+            let corner = outline.px_bounds().min;
+            outline.draw(|x, y, covered| pixel(corner.x as i32 + x as i32, corner.y as i32 + y as i32, covered));
+        }
+        pen += scaled.h_advance(id);
+        last = Some(id);
+    }
 }
 
 /// `text`, shortened in its middle to `room`: names of variants differ at both ends.

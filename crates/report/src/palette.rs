@@ -91,12 +91,6 @@ impl Look {
         self.shape.fill(scene, at, radius + 1.0, WHITE);
         self.shape.fill(scene, at, radius, self.color);
     }
-
-    /// The mark as an outline.
-    pub fn hollow(self, scene: &mut Scene, at: Point, radius: f64) {
-        self.shape.fill(scene, at, radius, self.color);
-        self.shape.fill(scene, at, radius - 1.6, WHITE);
-    }
 }
 
 impl Shape {

@@ -59,15 +59,22 @@ pub struct Text {
 }
 
 impl Text {
-    /// Left, top, right and bottom of what is drawn.
-    pub fn bounds(&self) -> [f64; 4] {
+    /// Where it starts.
+    pub fn left(&self) -> f64 {
         let width = font::width(&self.text, self.size, self.bold);
-        let left = match self.align {
+        match self.align {
             Align::Left => self.at.0,
             Align::Center => self.at.0 - width / 2.0,
             Align::Right => self.at.0 - width,
-        };
-        [left, self.at.1 - 0.5 * self.size, left + width, self.at.1 + 0.5 * self.size]
+        }
+    }
+
+    /// Left, top, right and bottom of what is drawn.
+    #[cfg(test)]
+    pub fn bounds(&self) -> [f64; 4] {
+        let left = self.left();
+        let right = left + font::width(&self.text, self.size, self.bold);
+        [left, self.at.1 - 0.5 * self.size, right, self.at.1 + 0.5 * self.size]
     }
 }
 
@@ -119,8 +126,7 @@ impl Scene {
         self.marks.push(Mark::Text(Text { at, text: text.into(), size, bold: true, color, align }));
     }
 
-    /// Every text, for tests.
-    #[cfg(test)]
+    /// Every text.
     pub fn texts(&self) -> impl Iterator<Item = &Text> {
         self.marks.iter().filter_map(|mark| match mark {
             Mark::Text(text) => Some(text),

@@ -77,10 +77,6 @@ impl<'a> View<'a> {
         if non_private || only_asked { Mode::NonPrivate } else { Mode::Private }
     }
 
-    pub fn modes(&self) -> Vec<Mode> {
-        self.cells.iter().map(|cell| cell.mode).collect::<BTreeSet<_>>().into_iter().collect()
-    }
-
     pub fn batch_sizes(&self) -> Vec<usize> {
         self.cells.iter().map(|cell| cell.batch_size).collect::<BTreeSet<_>>().into_iter().collect()
     }
@@ -168,7 +164,7 @@ impl<'a> View<'a> {
                 if processes == "1" { "process" } else { "processes" },
                 if epochs == "1" { "epoch" } else { "epochs" }
             ),
-            _ => "no measurements".into(),
+            _ => "nothing".into(),
         }
     }
 

@@ -38,7 +38,8 @@ pub fn draw(view: &View) -> Scene {
         let heading = heading(view, *batch_size);
         panel(&mut figure, view, &heading, cells, Extent { names, epochs, times: &times });
     }
-    let caption = format!("{} per contender. Both axes are the same in all panels.", view.replicates());
+    let same = if panels.len() > 1 { " Both axes are the same in all panels." } else { "" };
+    let caption = format!("{} per contender.{same}", view.replicates());
     figure.finish(&view.absent(&[mode]), &[caption, view.machine()])
 }
 
@@ -53,10 +54,12 @@ fn panel(figure: &mut Figure, view: &View, heading: &str, cells: &[&Cell], exten
     let (left, right) = (MARGIN + 62.0, WIDTH - MARGIN - extent.names - 30.0);
     figure.y += 24.0;
     let scene = &mut figure.scene;
-    scene.text((left - 8.0, figure.y), "time, log scale", TEXT - 1.0, GRAY, Align::Right);
+    let mut x = MARGIN;
     if !heading.is_empty() {
-        scene.bold((left + 4.0, figure.y), heading, TEXT, INK, Align::Left);
+        scene.bold((x, figure.y), heading, TEXT, INK, Align::Left);
+        x += font::width(heading, TEXT, true) + 14.0;
     }
+    scene.text((x, figure.y), "time of an epoch, log scale", TEXT - 1.0, GRAY, Align::Left);
     let top = figure.y + 14.0;
     let bottom = top + HEIGHT.max(cells.len() as f64 * NAME + ROW);
     let y_axis = Axis::logarithmic(extent.times.iter().copied(), bottom, top, 34.0);

@@ -14,7 +14,7 @@ struct Pair {
 
 pub fn draw(view: &View) -> Scene {
     let mode = view.main_mode();
-    let rest = "Filled: median; hollow: mean, the first epoch included. A long line is a long warm-up.";
+    let rest = "Mark: median; bar: mean, the first epoch included. A long line between them is a long warm-up.";
     let title = title(view, "median against mean epoch time", Some(view::mode(mode)));
     let mut figure = Figure::new(title, &subtitle(view, rest));
     let groups = groups(view, mode, |cell| {
@@ -35,10 +35,10 @@ pub fn draw(view: &View) -> Scene {
             axis_title: "seconds per epoch, log scale",
             reference: None,
             draw: &|scene, axis, y, row, pair: &Pair| {
-                let (median, mean) = ((axis.at(pair.median), y), (axis.at(pair.mean), y));
-                scene.line(&[median, mean], row.look.color, 2.0);
-                row.look.hollow(scene, mean, 5.0);
-                row.look.mark(scene, median, 4.0);
+                let (median, mean) = (axis.at(pair.median), axis.at(pair.mean));
+                scene.line(&[(median, y), (mean, y)], row.look.color, 2.0);
+                scene.line(&[(mean, y - 7.5), (mean, y + 7.5)], row.look.color, 2.5);
+                row.look.mark(scene, (median, y), 4.2);
             },
         }
         .draw(&mut figure, &groups);
