@@ -68,16 +68,16 @@ pub struct RunArgs {
     #[command(flatten)]
     pub selection: Selection,
     /// Batch sizes, in place of the config's
-    #[arg(long, value_delimiter = ',', value_name = "N,...")]
+    #[arg(long, value_delimiter = ',', value_name = "N,...", allow_negative_numbers = true)]
     pub batch_sizes: Option<Vec<usize>>,
     /// Epochs per process, in place of the config's
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub epochs: Option<usize>,
     /// Fresh processes per row, in place of the config's
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub processes: Option<usize>,
     /// At most this many examples per epoch, in place of the config's
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub examples: Option<usize>,
     /// Folder of the results [default: results/<UTC time>-<machine>]
     #[arg(long, value_name = "DIR")]
@@ -103,7 +103,7 @@ pub struct Selection {
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
     /// Threads of every contender [default: the config's, or all processors]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub threads: Option<usize>,
     /// Contenders: a strategy with all its variants (`batched`) or one of them (`batched:captured`)
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]

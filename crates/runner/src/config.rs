@@ -447,7 +447,3 @@ fn check_against(sizes: &[usize], examples: usize, what: &str) -> Result<(), Str
         None => Ok(()),
     }
 }
-
-#[cfg(test)]
-#[path = "config_tests.rs"]
-mod tests;
