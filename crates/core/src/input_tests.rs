@@ -53,5 +53,6 @@ fn the_nearest_name_is_the_most_alike() {
     assert_eq!(nearest("fnn", names), Some("ffnn"));
     assert_eq!(nearest("mnist", names), Some("mnist-cnn"));
     assert_eq!(nearest("qqqq", names), None);
+    assert_eq!(nearest("resnet", ["mnist-cnn", "lstm"]), None);
     assert_eq!(nearest("any", []), None);
 }

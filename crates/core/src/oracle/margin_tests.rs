@@ -65,6 +65,16 @@ fn equal_maxima_are_no_near_tie_but_the_value_below_them_may_be() {
 }
 
 #[test]
+fn the_gradient_of_equal_maxima_goes_to_the_first_in_row_major_order() {
+    // The sums of two channels are 1, 5, 5, 5; the weights' gradient shows which pixels got it: those of (4, 1).
+    let layers = vec![conv((2, 1), (1, 1), (1, 1), (0, 0)), max_pool((2, 2), None), Layer::Flatten, linear(1, 1)];
+    let pixels = [1.0, 4.0, 3.0, 2.0, 0.0, 1.0, 2.0, 3.0];
+    let params: [&[f32]; 4] = [&[1.0, 1.0], &[0.0], &[1.0], &[0.0]];
+    let found = example(ModelInput::Image([2, 2, 2]), layers, &params, &pixels, 4.5);
+    assert_eq!(found.gradient.0[0], [4.0, 1.0]);
+}
+
+#[test]
 fn a_model_without_kinks_has_an_infinite_margin() {
     let smooth = example(ModelInput::Features(1), vec![linear(1, 1)], &[&[2.0], &[1.0]], &[3.0], 0.0);
     assert_eq!(smooth.margin, f64::INFINITY);

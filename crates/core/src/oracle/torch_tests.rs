@@ -11,9 +11,9 @@ fn numbers(count: usize, salt: usize, modulus: usize, divisor: f32) -> Vec<f32> 
 
 /// Modulus and divisor of [`numbers`] for parameters without ties.
 const FINE: (usize, f32) = (61, 32.0);
-/// The same for the whole numbers from -1 to 1, and from -2 to 2.
+/// The same for the whole numbers from -1 to 1, and from -3 to 3.
 const THREE: (usize, f32) = (3, 1.0);
-const FIVE: (usize, f32) = (5, 1.0);
+const SEVEN: (usize, f32) = (7, 1.0);
 
 struct Case {
     layers: Vec<Layer>,
@@ -74,7 +74,7 @@ fn equal_maxima_and_relu_at_zero_agree_with_pytorch_and_are_no_near_ties() {
         Layer::Flatten,
         linear(20, 2),
     ];
-    let (input, inputs) = image(2, 4, 6, FIVE);
+    let (input, inputs) = image(2, 4, 6, SEVEN);
     let (loss, targets) = (Loss::CrossEntropy, Targets::Class(vec![1]));
     let example = Case { layers, input, inputs, loss, targets, params: THREE }.run();
     assert_matches(&example, torch_values::TIES);

@@ -73,7 +73,7 @@ case(
 case(
     "TIES",
     [nn.Conv2d(2, 2, 1), nn.ReLU(), nn.MaxPool2d((3, 2), 1), nn.Flatten(), nn.Linear(20, 2)],
-    image(2, 4, 6, 5, 1),
+    image(2, 4, 6, 7, 1),
     cross_entropy(1),
     3,
     1,
