@@ -50,12 +50,8 @@ pub enum Command {
     #[command(name = "__prepare", hide = true)]
     Prepare,
     /// Ends the workers of a runner that is gone.
-    #[command(name = "__guard", hide = true, disable_help_flag = true)]
-    Guard {
-        /// For the guard itself.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
-        args: Vec<String>,
-    },
+    #[command(name = "__guard", hide = true)]
+    Guard,
 }
 
 /// `runner --all`.

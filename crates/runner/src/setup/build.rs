@@ -57,5 +57,8 @@ pub fn build(host: &Host, packages: &[&str], libtorch: Option<&Path>) -> Result<
         }
     }
     child.wait().map_err(failed)?;
+    if built.compiled > 0 {
+        eprintln!("setup: built {} ({} crates compiled)", packages.join(", "), built.compiled);
+    }
     Ok(built)
 }

@@ -66,7 +66,8 @@ pub fn find_or_install(host: &Host) -> Result<Libtorch, String> {
     }
     let path = host.checkout.libtorch_link();
     let link = |target: &Path| {
-        replace_link(&path, target).map_err(|error| format!("{}: {error}; make its folder writable", path.display()))
+        replace_link(&path, target)
+            .map_err(|error| format!("{}: {error}; remove it, and make its folder writable", path.display()))
     };
     let Some(interpreter) = host.python() else {
         return Err(no_python());
@@ -98,12 +99,12 @@ pub(super) fn no_python() -> String {
     format!("no python3 on PATH, which libtorch {VERSION} would come from: {fix}, then run `runner setup`")
 }
 
-/// The folder that the link of an earlier setup points to, if that is whole.
+/// The folder that the link of an earlier setup leads to, if that is whole.
 fn linked(host: &Host) -> Option<PathBuf> {
-    let target = std::fs::read_link(host.checkout.libtorch_link()).ok()?;
-    let ours = host.envs.join("torch");
+    let target = host.checkout.libtorch_link().canonicalize().ok()?;
+    let ours = host.envs.join("torch").canonicalize().is_ok_and(|ours| target.starts_with(ours));
     // An environment of our own counts only when it was installed to the end, from today's lock.
-    let whole = !target.starts_with(&ours) || environment::is_current(host, "torch");
+    let whole = !ours || environment::is_current(host, "torch");
     (whole && check(&target).is_ok()).then_some(target)
 }
 
