@@ -39,6 +39,8 @@ fn main() {
         let results = sample.results();
         let started = Instant::now();
         let paths = dpsgd_report::plots(&results, &dir.join(name)).expect("the folder can be written");
+        println!("\n{}", dpsgd_report::table(&results));
+        std::fs::write(dir.join(name).join("tables.md"), dpsgd_report::markdown(&results)).expect("it can be written");
         println!("{name}: {} files in {:.1} s", paths.len(), started.elapsed().as_secs_f64());
     }
 }

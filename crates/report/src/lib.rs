@@ -11,9 +11,11 @@ mod axis;
 mod charts;
 mod figure;
 mod font;
+mod page;
 mod palette;
 mod render;
 mod scene;
+mod table;
 mod units;
 mod view;
 
@@ -24,6 +26,8 @@ use std::path::{Path, PathBuf};
 use dpsgd_protocol::results::Results;
 
 use crate::view::View;
+
+pub use crate::table::{markdown, table};
 
 /// Plots that can't be written.
 #[derive(Debug, thiserror::Error)]
@@ -42,21 +46,27 @@ pub struct ReportError {
 /// Each file is written whole or not at all, and replaces one of the same name.
 pub fn plots(results: &Results, dir: &Path) -> Result<Vec<PathBuf>, ReportError> {
     fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
-    let mut paths = Vec::new();
+    let (mut paths, mut figures) = (Vec::new(), Vec::new());
     for workload in view::workloads(results) {
         let view = View::new(results, workload);
+        let mut svgs = Vec::new();
         for (ending, draw) in charts::CHARTS {
             let scene = draw(&view);
             let path = dir.join(format!("{}-{ending}.svg", file_name(workload)));
             let svg = render::svg(&scene).map_err(|e| failed(&path, e))?;
             write_whole(&path, svg.as_bytes())?;
+            svgs.push(svg);
             paths.push(path.clone());
             let path = path.with_extension("png");
             let png = render::png(&scene).map_err(|e| failed(&path, e))?;
             write_whole(&path, &png)?;
             paths.push(path);
         }
+        figures.push((workload.to_string(), svgs));
     }
+    let path = dir.join("index.html");
+    write_whole(&path, page::page(results, &figures).as_bytes())?;
+    paths.push(path);
     Ok(paths)
 }
 

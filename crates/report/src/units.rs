@@ -11,13 +11,13 @@ pub fn time(seconds: impl Into<Option<f64>>) -> String {
     }
 }
 
-/// An interval of seconds in the unit of its middle: `1.21–1.30 s`.
-pub fn time_interval([low, high]: [f64; 2]) -> String {
-    if !(low.is_finite() && high.is_finite() && low >= 0.0) {
-        return "–".into();
+/// Seconds with the interval about them in the same unit: `1.25 s [1.21–1.30]`.
+pub fn time_with_interval(seconds: f64, interval: Option<[f64; 2]>) -> String {
+    let (scale, _) = time_unit(seconds);
+    match interval.filter(|[low, high]| low.is_finite() && high.is_finite()) {
+        Some([low, high]) => format!("{} [{}–{}]", time(seconds), digits(low * scale), digits(high * scale)),
+        None => time(seconds),
     }
-    let (scale, unit) = time_unit(high);
-    format!("{}–{} {unit}", digits(low * scale), digits(high * scale))
 }
 
 /// What to multiply seconds with, and the unit then.
@@ -130,7 +130,8 @@ mod tests {
         }
         assert_eq!(time(None), "–");
         assert_eq!(time(f64::NAN), "–");
-        assert_eq!(time_interval([0.95, 1.05]), "0.950–1.05 s");
+        assert_eq!(time_with_interval(0.99, Some([0.98, 1.02])), "990 ms [980–1,020]");
+        assert_eq!(time_with_interval(0.99, Some([f64::NAN, 1.02])), "990 ms");
     }
 
     #[test]

@@ -19,10 +19,7 @@ pub fn draw(view: &View) -> Scene {
     let groups = groups(view, mode, |cell| {
         let median = cell.median_epoch_s?;
         let ci95 = cell.median_ci95_s.filter(|interval| usable(*interval));
-        let shown = match ci95 {
-            Some(interval) => format!("{}  [{}]", units::time(median), units::time_interval(interval)),
-            None => units::time(median),
-        };
+        let shown = units::time_with_interval(median, ci95);
         let name = cell.contender();
         Some((Row { look: view.look(&name), name, figure: shown }, Median { median, ci95 }))
     });

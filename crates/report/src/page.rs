@@ -1,0 +1,140 @@
+//! `index.html`: every plot and table on one page that needs no other file.
+
+use dpsgd_protocol::results::{DataKind, Results};
+
+use crate::render::escape;
+use crate::table::{Sheet, sheets};
+use crate::units;
+use crate::view::{self, View};
+
+const STYLE: &str = "\
+body { font: 15px/1.5 system-ui, 'DejaVu Sans', Verdana, sans-serif; color: #1f2328; background: #fff; max-width: 960px;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 3rem; border-bottom: 1px solid #e3e6ea; }
+h3 { font-size: 1rem; margin: 2rem 0 .5rem; }
+figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; border: 1px solid #e3e6ea; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e6ea; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1rem; } dt { color: #5b636e; } dd { margin: 0; }
+.notes { font-size: 13px; padding-left: 1.2rem; } .absent td { color: #9a3412; } nav a { margin-right: 1rem; }
+.tag { font-size: .8rem; color: #9a3412; border: 1px solid #9a3412; border-radius: 3px; padding: 0 .4rem; }
+";
+
+/// The page; `figures` gives the SVG documents of a workload.
+pub fn page(results: &Results, figures: &[(String, Vec<String>)]) -> String {
+    let environment = &results.environment;
+    let date = environment.started.get(..10).unwrap_or(&environment.started);
+    let title = escape(&format!("dpsgd-bench, {}, {date}", environment.cpu));
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n\
+         </head>\n<body>\n<h1>Differentially private SGD, measured</h1>\n"
+    );
+    html.push_str(&facts(results));
+    html.push_str("<nav>");
+    for (i, (workload, _)) in figures.iter().enumerate() {
+        html.push_str(&format!("<a href=\"#workload-{i}\">{}</a>", escape(workload)));
+    }
+    html.push_str("</nav>\n");
+    for (i, (workload, svgs)) in figures.iter().enumerate() {
+        let view = View::new(results, workload);
+        let tag = if view.synthetic() { " <span class=\"tag\">synthetic data</span>" } else { "" };
+        html.push_str(&format!("<h2 id=\"workload-{i}\">{}{tag}</h2>\n", escape(workload)));
+        let sheets = sheets(&view);
+        if sheets.is_empty() {
+            html.push_str("<p>Not measured.</p>\n");
+        }
+        for svg in svgs {
+            html.push_str(&format!("<figure>\n{svg}</figure>\n"));
+        }
+        sheets.iter().for_each(|sheet| html.push_str(&table(sheet)));
+    }
+    html.push_str("</body>\n</html>\n");
+    html
+}
+
+/// Machine, software and settings of the run.
+fn facts(results: &Results) -> String {
+    let (environment, config) = (&results.environment, &results.config);
+    let plural = |count: usize, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
+    let memory = units::bytes(environment.memory_bytes);
+    let synthetic: Vec<&str> = view::workloads(results)
+        .into_iter()
+        .filter(|w| results.cells.iter().any(|c| c.workload == **w && c.data == DataKind::Synthetic))
+        .collect();
+    let versions: Vec<String> = environment
+        .contenders
+        .iter()
+        .map(|contender| {
+            let name = dpsgd_protocol::results::contender_name(&contender.name, contender.variant.as_deref());
+            let versions: Vec<String> = contender.versions.iter().map(|(what, v)| format!("{what} {v}")).collect();
+            if versions.is_empty() { name } else { format!("{name} ({})", versions.join(", ")) }
+        })
+        .collect();
+    let rows = [
+        ("started", environment.started.clone()),
+        (
+            "processor",
+            format!("{}, {}, {memory}", environment.cpu, plural(environment.cpus, "processor", "processors")),
+        ),
+        ("instruction sets", environment.cpu_features.join(", ")),
+        ("GPU", environment.gpus.join(", ")),
+        ("system", environment.os.clone()),
+        (
+            "dpsgd-bench",
+            match &environment.commit {
+                Some(commit) => format!("{}, commit {commit}", environment.version),
+                None => environment.version.clone(),
+            },
+        ),
+        ("device", format!("{}, {} per contender", config.device, plural(config.threads, "thread", "threads"))),
+        (
+            "asked for",
+            format!(
+                "{} of {}, {} schedule, seed {}",
+                plural(config.processes, "process", "processes"),
+                plural(config.epochs, "epoch", "epochs"),
+                config.schedule,
+                config.seed
+            ),
+        ),
+        (
+            "hyperparameters",
+            format!(
+                "clip norm {}, noise multiplier {}, learning rate {}",
+                config.clip_norm, config.noise_multiplier, config.learning_rate
+            ),
+        ),
+        ("contenders", versions.join("; ")),
+        ("synthetic data", synthetic.join(", ")),
+    ];
+    let mut html = String::from("<dl>\n");
+    for (name, value) in rows.iter().filter(|(_, value)| !value.trim().is_empty()) {
+        html.push_str(&format!("<dt>{name}</dt><dd>{}</dd>\n", escape(value)));
+    }
+    html.push_str("</dl>\n");
+    html
+}
+
+fn table(sheet: &Sheet) -> String {
+    let mut html = format!("<h3>{}</h3>\n<div class=\"wide\">\n<table>\n<thead><tr>", escape(&sheet.facts.join(", ")));
+    sheet.header.iter().for_each(|head| html.push_str(&format!("<th scope=\"col\">{}</th>", escape(head))));
+    html.push_str("</tr></thead>\n<tbody>\n");
+    let timed = sheet.rows.len() - sheet.absent.len();
+    for (i, row) in sheet.rows.iter().enumerate() {
+        html.push_str(if i < timed { "<tr>" } else { "<tr class=\"absent\">" });
+        row.iter().for_each(|cell| html.push_str(&format!("<td>{}</td>", escape(cell))));
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</tbody>\n</table>\n</div>\n");
+    if !sheet.absent.is_empty() || !sheet.warnings.is_empty() {
+        html.push_str("<ul class=\"notes\">\n");
+        for (contender, note) in sheet.absent.iter().chain(&sheet.warnings) {
+            html.push_str(&format!("<li>{}: {}</li>\n", escape(contender), escape(note)));
+        }
+        html.push_str("</ul>\n");
+    }
+    html
+}
