@@ -13,7 +13,7 @@
 //! | LSTM | inputs and hidden states over time | two batched matrix products, `[k, 4 H, I]` and `[k, 4 H, H]` |
 
 use dpsgd_core::{Layer, Pair};
-use dpsgd_torch::{Flat, Job, Result, channels_last, conv2d, ints, lstm, without_parameters};
+use dpsgd_torch::{Flat, Job, Result, channels_last, conv2d, gradients, ints, lstm, without_parameters};
 use tch::{Kind, Tensor};
 
 use crate::clip::{Factors, squared_norms};
@@ -44,7 +44,7 @@ pub fn clipped_sum(job: &Job<'_>, sum: &mut Flat) -> Result<u64> {
     let (outputs, captures) = forward(job)?;
     let loss = job.network.total_loss(&outputs, job.batch)?;
     let wanted: Vec<&Tensor> = captures.iter().map(|capture| &capture.pre_activation).collect();
-    let gradients = Tensor::f_run_backward(&[loss], &wanted, false, false)?;
+    let gradients = gradients(&loss, &wanted)?;
 
     let _guard = tch::no_grad_guard();
     let mut total: Option<Tensor> = None;

@@ -6,7 +6,7 @@
 //! whole, `[k, P]` values, embedding tables included.
 
 use dpsgd_core::Layer;
-use dpsgd_torch::{Flat, Job, Result, conv2d, lstm, without_parameters};
+use dpsgd_torch::{Flat, Job, Result, conv2d, gradients, lstm, without_parameters};
 use tch::{Kind, Tensor};
 
 use crate::clip::{Factors, squared_norms};
@@ -21,7 +21,7 @@ pub fn clipped_sum(job: &Job<'_>, sum: &mut Flat) -> Result<u64> {
     }
     let outputs = forward(job, &copies)?;
     let loss = job.network.total_loss(&outputs, job.batch)?;
-    let gradients = Tensor::f_run_backward(&[loss], &copies, false, false)?;
+    let gradients = gradients(&loss, &copies)?;
 
     let _guard = tch::no_grad_guard();
     let mut total = squared_norms(&gradients[0])?;

@@ -9,7 +9,7 @@
 //! In non-private mode the strategy takes the plain batched PyTorch step: the baseline of what privacy costs.
 
 use dpsgd_core::{ModelSpec, StrategyError};
-use dpsgd_torch::{ClippedSum, Flat, Job, OnTorch, Result};
+use dpsgd_torch::{ClippedSum, Flat, Job, OnTorch, Result, gradients};
 use tch::Tensor;
 
 /// The strategy.
@@ -33,7 +33,7 @@ impl ClippedSum for PerExampleLoop {
             let example = job.batch.example(position)?;
             let outputs = job.network.forward(job.leaves, &example.inputs)?;
             let loss = job.network.total_loss(&outputs, &example)?;
-            let gradients = Tensor::f_run_backward(&[loss], job.leaves, false, false)?;
+            let gradients = gradients(&loss, job.leaves)?;
             let _guard = tch::no_grad_guard();
             let flattened: Result<Vec<Tensor>> = gradients.iter().map(|gradient| gradient.f_reshape([-1])).collect();
             let mut gradient = Tensor::f_cat(&flattened?, 0)?;

@@ -15,6 +15,7 @@
 //! Every call of libtorch in a step is the fallible one (`f_*`), so that running out of memory is an answer and not the
 //! end of the worker.
 
+pub mod conformance;
 mod data;
 mod error;
 mod flat;
@@ -27,5 +28,5 @@ pub mod synthetic;
 pub use data::{Batch, ResidentData};
 pub use error::{Result, strategy_error};
 pub use flat::Flat;
-pub use network::{Network, channels_last, conv2d, ints, without_parameters};
+pub use network::{Network, channels_last, conv2d, gradients, ints, without_parameters};
 pub use strategy::{ClippedSum, Job, OnTorch};

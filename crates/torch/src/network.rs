@@ -1,5 +1,7 @@
 //! A model as libtorch operations.
 
+use std::borrow::Borrow;
+
 use dpsgd_core::{Layer, Loss, ModelSpec, Pair};
 use tch::{Kind, Reduction, Tensor};
 
@@ -64,6 +66,16 @@ impl Network {
             Loss::Mse => outputs.f_view([-1])?.f_mse_loss(&batch.targets, Reduction::Sum),
         }
     }
+}
+
+/// The gradients of `loss` with respect to `inputs`, each shaped as its input.
+///
+/// autograd gives none for an input that the loss does not depend on, such as the recurrent weights over a single time
+/// step: that is a zero.
+pub fn gradients<T: Borrow<Tensor>>(loss: &Tensor, inputs: &[T]) -> Result<Vec<Tensor>> {
+    let gradients = Tensor::f_run_backward(&[loss], inputs, false, false)?;
+    let given = gradients.into_iter().zip(inputs);
+    given.map(|(given, input)| if given.defined() { Ok(given) } else { input.borrow().f_zeros_like() }).collect()
 }
 
 /// How many parameter tensors a layer has.

@@ -1,6 +1,7 @@
 //! Device, threads and random generator: what is process-wide in libtorch.
 
 use std::collections::BTreeMap;
+use std::sync::Once;
 
 use dpsgd_core::{Description, Device, Settings, StrategyError};
 
@@ -32,10 +33,9 @@ impl Runtime {
         };
         let threads = i32::try_from(settings.threads).unwrap_or(i32::MAX).max(1);
         tch::set_num_threads(threads);
-        if tch::get_num_interop_threads() != 1 {
-            // Nothing here runs operations side by side; libtorch lets this be set once per process.
-            tch::set_num_interop_threads(1);
-        }
+        // Nothing here runs operations side by side. libtorch lets this be set once per process.
+        static INTEROP: Once = Once::new();
+        INTEROP.call_once(|| tch::set_num_interop_threads(1));
         // libtorch seeds its default generator with a constant: without a seed of ours, every run would draw the same.
         let seed = match settings.noise_seed {
             Some(seed) => seed,

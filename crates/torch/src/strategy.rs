@@ -6,7 +6,7 @@ use tch::Tensor;
 use crate::data::{Batch, ResidentData};
 use crate::error::{Result, strategy_error};
 use crate::flat::Flat;
-use crate::network::{Network, channels_last};
+use crate::network::{Network, channels_last, gradients};
 use crate::runtime::Runtime;
 
 /// A way to the sum of a batch's clipped gradients: all in which our strategies on libtorch differ.
@@ -101,7 +101,7 @@ impl<C: ClippedSum> OnTorch<C> {
     fn plain_step(&mut self, batch: &Batch) -> Result<()> {
         let outputs = self.network.forward(&self.leaves, &channels_last(&batch.inputs)?)?;
         let loss = self.network.total_loss(&outputs, batch)?;
-        let gradients = Tensor::f_run_backward(&[loss], &self.leaves, false, false)?;
+        let gradients = gradients(&loss, &self.leaves)?;
         let _guard = tch::no_grad_guard();
         for (theta, mut gradient) in self.theta.views.iter_mut().zip(gradients) {
             _ = gradient.f_mul_scalar_(-self.dp.learning_rate / batch.examples as f64)?;

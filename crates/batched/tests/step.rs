@@ -1,0 +1,63 @@
+//! The steps of `batched`, both variants, against the float64 oracle.
+
+use dpsgd_batched::Batched;
+use dpsgd_core::ModelSpec;
+use dpsgd_torch::conformance;
+
+const VARIANTS: [&str; 2] = ["captured", "expanded"];
+
+/// Every built-in model, with as many examples as the oracle gets through quickly.
+fn built_in_models() -> impl Iterator<Item = (ModelSpec, usize)> {
+    ModelSpec::built_in_names().map(|name| {
+        let examples = if ["lstm", "cifar10-cnn"].contains(&name) { 2 } else { 9 };
+        (ModelSpec::built_in(name).expect("built in"), examples)
+    })
+}
+
+#[test]
+fn private_steps_of_every_built_in_model_match_the_oracle() {
+    for (model, examples) in built_in_models() {
+        for variant in VARIANTS {
+            conformance::private_steps_match_the_oracle::<Batched>(&model, Some(variant), examples);
+        }
+    }
+}
+
+#[test]
+fn plain_steps_of_every_built_in_model_match_the_oracle() {
+    for (model, examples) in built_in_models() {
+        for variant in VARIANTS {
+            conformance::plain_steps_match_the_oracle::<Batched>(&model, Some(variant), examples);
+        }
+    }
+}
+
+#[test]
+fn steps_of_models_with_odd_sizes_match_the_oracle() {
+    for model in conformance::odd_models() {
+        for variant in VARIANTS {
+            conformance::private_steps_match_the_oracle::<Batched>(&model, Some(variant), 6);
+        }
+        for variant in VARIANTS {
+            conformance::plain_steps_match_the_oracle::<Batched>(&model, Some(variant), 6);
+        }
+    }
+}
+
+#[test]
+fn an_example_with_a_nan_is_left_out_and_counted() {
+    for name in ["ffnn", "mnist-cnn"] {
+        let model = ModelSpec::built_in(name).expect("built in");
+        for variant in VARIANTS {
+            conformance::a_non_finite_example_contributes_nothing::<Batched>(&model, Some(variant));
+        }
+    }
+}
+
+#[test]
+fn an_empty_batch_adds_noise_and_nothing_else() {
+    let model = ModelSpec::built_in("ffnn").expect("built in");
+    for variant in VARIANTS {
+        conformance::an_empty_batch_adds_noise_and_nothing_else::<Batched>(&model, Some(variant));
+    }
+}

@@ -1,0 +1,49 @@
+//! The steps of `naive` against the float64 oracle.
+
+use dpsgd_core::ModelSpec;
+use dpsgd_naive::Naive;
+use dpsgd_torch::conformance;
+
+/// Every built-in model, with as many examples as the oracle gets through quickly.
+fn built_in_models() -> impl Iterator<Item = (ModelSpec, usize)> {
+    ModelSpec::built_in_names().map(|name| {
+        let examples = if ["lstm", "cifar10-cnn"].contains(&name) { 2 } else { 9 };
+        (ModelSpec::built_in(name).expect("built in"), examples)
+    })
+}
+
+#[test]
+fn private_steps_of_every_built_in_model_match_the_oracle() {
+    for (model, examples) in built_in_models() {
+        conformance::private_steps_match_the_oracle::<Naive>(&model, None, examples);
+    }
+}
+
+#[test]
+fn plain_steps_of_every_built_in_model_match_the_oracle() {
+    for (model, examples) in built_in_models() {
+        conformance::plain_steps_match_the_oracle::<Naive>(&model, None, examples);
+    }
+}
+
+#[test]
+fn steps_of_models_with_odd_sizes_match_the_oracle() {
+    for model in conformance::odd_models() {
+        conformance::private_steps_match_the_oracle::<Naive>(&model, None, 6);
+        conformance::plain_steps_match_the_oracle::<Naive>(&model, None, 6);
+    }
+}
+
+#[test]
+fn an_example_with_a_nan_is_left_out_and_counted() {
+    for name in ["ffnn", "mnist-cnn"] {
+        let model = ModelSpec::built_in(name).expect("built in");
+        conformance::a_non_finite_example_contributes_nothing::<Naive>(&model, None);
+    }
+}
+
+#[test]
+fn an_empty_batch_adds_noise_and_nothing_else() {
+    let model = ModelSpec::built_in("ffnn").expect("built in");
+    conformance::an_empty_batch_adds_noise_and_nothing_else::<Naive>(&model, None);
+}
