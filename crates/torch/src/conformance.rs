@@ -127,6 +127,41 @@ pub fn a_non_finite_example_contributes_nothing<S: Strategy>(model: &ModelSpec, 
     }
 }
 
+/// Equal maxima in a window: the first in row-major order gets the gradient; and ReLU's gradient at exactly 0 is 0.
+///
+/// The convolution adds two channels of small whole numbers, so that pre-activations tie exactly while the inputs, and
+/// with them the weights' gradients, differ.
+pub fn ties_go_to_the_first_position<S: Strategy>(variant: Option<&str>) {
+    let one = Pair { h: 1, w: 1 };
+    let model = ModelSpec {
+        name: "ties".into(),
+        input: ModelInput::Image([2, 7, 6]),
+        loss: Loss::CrossEntropy,
+        layers: vec![
+            Layer::Conv2d {
+                in_channels: 2,
+                out_channels: 3,
+                kernel_size: one,
+                stride: one,
+                padding: Pair { h: 0, w: 0 },
+            },
+            Layer::MaxPool2d { kernel_size: Pair { h: 2, w: 3 }, stride: Some(one) },
+            Layer::Relu,
+            Layer::MaxPool2d { kernel_size: Pair { h: 3, w: 2 }, stride: Some(one) },
+            Layer::Flatten,
+            Layer::Linear { in_features: 36, out_features: 2 },
+        ],
+    };
+    let case = Case::with(&model, 6, |job| {
+        job.params.tensors[0].values.fill(1.0);
+        job.params.tensors[1].values.copy_from_slice(&[0.0, -1.0, -5.0]);
+        let Inputs::F32(values) = &mut job.dataset.inputs else { unreachable!("an image is numbers") };
+        values.iter_mut().for_each(|value| *value = (*value * 2.5).round());
+    });
+    case.check(&mut case.load::<S>(Mode::Private, variant), Mode::Private, 1e3, &[0, 1, 2, 3, 4, 5], &[]);
+    case.check(&mut case.load::<S>(Mode::NonPrivate, variant), Mode::NonPrivate, 1.0, &[0, 1, 2, 3, 4, 5], &[]);
+}
+
 /// A batch with no example moves the parameters by noise in private mode and not at all in plain mode.
 pub fn an_empty_batch_adds_noise_and_nothing_else<S: Strategy>(model: &ModelSpec, variant: Option<&str>) {
     let case = Case::new(model, 3);
@@ -199,8 +234,14 @@ struct Case {
 impl Case {
     /// Takes the first `examples` examples that are far enough from a kink.
     fn new(model: &ModelSpec, examples: usize) -> Case {
+        Case::with(model, examples, |_| ())
+    }
+
+    /// The same after a change to the parameters or the data.
+    fn with(model: &ModelSpec, examples: usize, change: impl FnOnce(&mut Load)) -> Case {
         model.validate().expect("a valid model");
-        let job = synthetic::job(model, 4 * examples, Mode::Private, None);
+        let mut job = synthetic::job(model, 4 * examples, Mode::Private, None);
+        change(&mut job);
         let oracle = Oracle::new(model, &job.params).expect("a valid model");
         let (mut chosen, mut gradients) = (Vec::new(), Vec::new());
         for row in 0..4 * examples {

@@ -5,8 +5,8 @@ use std::sync::Once;
 
 use dpsgd_core::{Description, Device, Settings, StrategyError};
 
-/// The libtorch that this crate is built against; torch-sys's build script refuses any other.
-const LIBTORCH_VERSION: &str = "2.11.0";
+/// The libtorch that this crate is built against, such as `2.11.0+cu130`.
+const LIBTORCH_VERSION: &str = env!("LIBTORCH_VERSION");
 /// The `tch` that the workspace pins.
 const TCH_VERSION: &str = "0.24.0";
 

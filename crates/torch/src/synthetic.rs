@@ -1,6 +1,9 @@
 //! Ready-made jobs for tests and benchmarks: any model, inputs that mean nothing, the same numbers at every call.
 
-use dpsgd_core::{Dataset, Device, DpSgd, Inputs, Load, Loss, Mode, ModelInput, ModelSpec, Params, Settings, Targets};
+use dpsgd_core::{
+    BatchRef, Dataset, Device, DpSgd, Inputs, Load, Loss, Mode, ModelInput, ModelSpec, Params, Settings, Strategy,
+    StrategyError, Targets,
+};
 
 /// A job for `model` with `examples` synthetic examples, on one thread of the CPU, its noise seeded.
 ///
@@ -18,6 +21,38 @@ pub fn job(model: &ModelSpec, examples: usize, mode: Mode, variant: Option<&str>
             threads: 1,
             noise_seed: Some(1),
         },
+    }
+}
+
+/// A strategy at work on one synthetic batch, for benchmarks.
+pub struct Steps<S> {
+    strategy: S,
+    indices: Vec<u32>,
+    mask: Vec<bool>,
+}
+
+impl<S: Strategy> Steps<S> {
+    /// Loads a [`job`] of one batch of `batch_size`, with noise multiplier 1, on `threads` threads of the CPU.
+    pub fn new(
+        model: &ModelSpec,
+        batch_size: usize,
+        mode: Mode,
+        variant: Option<&str>,
+        threads: usize,
+    ) -> Result<Self, StrategyError> {
+        let mut job = job(model, batch_size, mode, variant);
+        job.settings.threads = threads;
+        job.dp.noise_multiplier = 1.0;
+        // Small, so that any number of steps stays finite.
+        job.dp.learning_rate = 1e-6;
+        let indices = (0..batch_size as u32).collect();
+        Ok(Steps { strategy: S::load(job)?, indices, mask: vec![true; batch_size] })
+    }
+
+    /// One step, finished.
+    pub fn step(&mut self) -> Result<(), StrategyError> {
+        self.strategy.step(&BatchRef { indices: &self.indices, mask: &self.mask })?;
+        self.strategy.synchronize()
     }
 }
 
