@@ -67,6 +67,11 @@ impl Guard {
         self.shared.interrupt.is_raised()
     }
 
+    /// The guard's process id.
+    pub fn pid(&self) -> i32 {
+        self.lock().process.0.id() as i32
+    }
+
     /// Adds a worker, before it is spawned (`group: None`) and again once its process group is known.
     pub(super) fn register(&self, marks: &Marks) -> io::Result<()> {
         let mut state = self.lock();

@@ -30,14 +30,14 @@ use nix::unistd::Pid;
 use affinity::Confined;
 use log::Log;
 use oom::OomKills;
-use processes::{Marks, end_all};
+use processes::{Marks, TOKEN, end_all};
 use replies::Answer;
 
 pub use affinity::usable_cpus;
 pub use error::WorkerError;
 pub use guard::{GUARD_COMMAND, Guard, guard_main};
 pub use interrupt::Interrupt;
-pub use processes::{TOKEN, holders, is_alive};
+pub use processes::is_alive;
 
 /// The worker's descriptor for replies. Small, because a shell script can redirect to a single digit only.
 const REPLY_DESCRIPTOR: i32 = 3;
@@ -112,16 +112,13 @@ impl Worker {
         }
         let begin = Instant::now();
         let mut worker = Worker::spawn(launch, guard)?;
-        match worker.request(&Request::Hello { version: PROTOCOL_VERSION }, timeout)? {
-            Reply::Hello { version, name, variants } if version == PROTOCOL_VERSION => {
-                worker.hello = Hello { name, variants };
-            }
-            Reply::Hello { version, name, .. } => {
-                let versions = format!("speaks protocol version {version}, this runner {PROTOCOL_VERSION}");
-                return Err(WorkerError::new(Status::Failed, format!("worker `{name}` {versions}: rebuild the older")));
-            }
-            other => return Err(worker.broken(&format!("it answered hello with {}", shown(&other)))),
+        let reply = worker.request(&Request::Hello { version: PROTOCOL_VERSION }, timeout)?;
+        let Reply::Hello { version, name, variants } = reply else { unreachable!("request has checked the reply") };
+        if version != PROTOCOL_VERSION {
+            let versions = format!("speaks protocol version {version}, this runner {PROTOCOL_VERSION}");
+            return Err(WorkerError::new(Status::Failed, format!("worker `{name}` {versions}: rebuild the older")));
         }
+        worker.hello = Hello { name, variants };
         worker.start_s = begin.elapsed().as_secs_f64();
         Ok(worker)
     }
@@ -189,7 +186,7 @@ impl Worker {
         &self.hello
     }
 
-    /// Asks and waits for the answer, at most `timeout`.
+    /// Asks and waits for the answer, at most `timeout`. The reply is of the kind that belongs to the request.
     ///
     /// [`Reply::Error`] becomes an error, after which the worker can be asked again. After any other error the worker
     /// has been killed.
@@ -211,7 +208,8 @@ impl Worker {
         let _ = self.requests.send(line);
         match self.wait_for_answer(name, timeout)? {
             Reply::Error { kind, message } => Err(WorkerError::from_reply(kind, &message)),
-            reply => Ok(reply),
+            reply if answers(request, &reply) => Ok(reply),
+            reply => Err(self.broken(&format!("to {name}, it sent {}", shown(&reply)))),
         }
     }
 
@@ -244,10 +242,7 @@ impl Worker {
     /// Says goodbye, waits for the worker to exit with status 0, at most `timeout`, and kills what it left behind.
     pub fn finish(mut self, timeout: Duration) -> Result<(), WorkerError> {
         let begin = Instant::now();
-        match self.request(&Request::Bye {}, timeout)? {
-            Reply::Bye {} => {}
-            other => return Err(self.broken(&format!("it answered bye with {}", shown(&other)))),
-        }
+        self.request(&Request::Bye {}, timeout)?;
         loop {
             match self.exit_status() {
                 Some(WaitStatus::Exited(_, 0)) => return Ok(()),
@@ -381,6 +376,20 @@ fn request_name(request: &Request) -> &'static str {
         Request::Params { .. } => "params",
         Request::Bye {} => "bye",
     }
+}
+
+/// Whether a reply is of the kind that belongs to a request.
+fn answers(request: &Request, reply: &Reply) -> bool {
+    matches!(
+        (request, reply),
+        (Request::Hello { .. }, Reply::Hello { .. })
+            | (Request::Load { .. }, Reply::Loaded { .. })
+            | (Request::Set { .. }, Reply::Set {})
+            | (Request::Step { .. }, Reply::Stepped { .. })
+            | (Request::Epoch { .. }, Reply::Epoch { .. })
+            | (Request::Params { .. }, Reply::Params { .. })
+            | (Request::Bye {}, Reply::Bye {})
+    )
 }
 
 /// A reply as it came, for a reason.

@@ -1,7 +1,8 @@
 //! Finding and ending the processes that a worker left behind.
 //!
 //! Three marks lead to them: the worker's process group; descent from it; and the token that it was given in its
-//! environment, which a helper keeps when it leaves the group by `setsid` and its parent by forking twice.
+//! environment, which a helper keeps when it leaves the group by `setsid` and its parent by forking twice. Only a helper
+//! that did all three (left the group, cleared its environment, and lost its parent before we looked) is not found.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 /// The environment variable that carries a worker's token.
-pub const TOKEN: &str = "DPSGD_WORKER_TOKEN";
+pub(super) const TOKEN: &str = "DPSGD_WORKER_TOKEN";
 
 /// Time between two looks at the process table while ending a worker.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -25,7 +26,7 @@ pub(super) struct Marks {
 }
 
 /// The processes, other than zombies, that have `token` in their environment.
-pub fn holders(token: &str) -> Vec<i32> {
+fn holders(token: &str) -> Vec<i32> {
     let wanted = format!("{TOKEN}={token}");
     let holds = |pid: &i32| {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -42,13 +43,12 @@ pub(super) fn end_all(workers: &[Marks], limit: Duration) -> usize {
     // Two looks in a row must find nothing: a process in the middle of an exec shows no environment for a moment.
     let mut empty_looks = 0;
     loop {
+        // Before anything is killed: when a parent dies, its children become init's.
+        known.extend(descendants(&known));
         for group in workers.iter().filter_map(|marks| marks.group) {
             // ESRCH: the group is empty already.
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
-        // Descendants are looked up while their parents are still zombies or alive: a killed parent that is reaped
-        // elsewhere cuts the line, which is why the ids found once are kept.
-        known.extend(descendants(&known));
         let mut found: BTreeSet<i32> = workers.iter().flat_map(|marks| holders(&marks.token)).collect();
         found.extend(known.iter().filter(|pid| is_alive(**pid)));
         empty_looks = if found.is_empty() { empty_looks + 1 } else { 0 };

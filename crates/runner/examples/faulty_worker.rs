@@ -1,0 +1,259 @@
+//! A worker that fails in a chosen way at a chosen moment: `faulty_worker FAULT STAGE NAME [GOOD_WORKER]`.
+//!
+//! Until then it answers as NAME: by itself with made-up replies, or truly, by passing the requests on to GOOD_WORKER.
+//! STAGE is a request's name, or `start` for before the first. The faults are the match arms of `Faulty::fail`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use dpsgd_core::Description;
+use dpsgd_protocol::REPLY_FD;
+use dpsgd_protocol::messages::{ErrorKind, PROTOCOL_VERSION, Reply, Request};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, setsid};
+
+/// No process of this program lives longer, whatever becomes of the tests.
+const LIFETIME: Duration = Duration::from_secs(90);
+/// Bytes of a flood, over all.
+const FLOOD: usize = 100 << 20;
+
+fn main() -> ExitCode {
+    std::thread::spawn(|| {
+        std::thread::sleep(LIFETIME);
+        std::process::exit(9);
+    });
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["helper", kind, ..] => help(kind),
+        [fault, stage, name, ..] => Faulty::new(fault, stage, name, args.get(3).copied()).serve(),
+        _ => {
+            eprintln!("usage: faulty_worker FAULT STAGE NAME [GOOD_WORKER]");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What a helper process does: it stays, one way or another.
+fn help(kind: &str) -> ExitCode {
+    match kind {
+        "stubborn" => {
+            signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::new(AtomicBool::new(false))).unwrap();
+        }
+        "session" => {
+            setsid().unwrap();
+        }
+        // A daemon: the one that stays is in another session and has no parent.
+        "daemon" => {
+            setsid().unwrap();
+            helper("stubborn").spawn().unwrap();
+            return ExitCode::SUCCESS;
+        }
+        _ => panic!("helper {kind}"),
+    }
+    println!("helper ready");
+    hang()
+}
+
+/// How to start a helper.
+fn helper(kind: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    // The name of this worker, by which the tests find all its processes.
+    let marker = std::env::args().nth(3).unwrap_or_default();
+    command.args(["helper", kind, &marker]);
+    command
+}
+
+/// Waits until a helper's stdout says that it is ready; the helper's own helpers inherit that stdout.
+fn wait_until_ready(mut command: Command) -> Child {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "helper ready\n");
+    child
+}
+
+fn hang() -> ! {
+    loop {
+        std::thread::sleep(LIFETIME);
+    }
+}
+
+struct Faulty<'a> {
+    fault: &'a str,
+    stage: &'a str,
+    name: &'a str,
+    replies: File,
+    /// The worker that knows the answers, and its replies.
+    good: Option<(Child, ChildStdin, BufReader<io::PipeReader>)>,
+}
+
+impl<'a> Faulty<'a> {
+    fn new(fault: &'a str, stage: &'a str, name: &'a str, good: Option<&str>) -> Self {
+        let descriptor = std::env::var(REPLY_FD).expect("started by a runner");
+        let replies = File::options().write(true).open(format!("/dev/fd/{descriptor}")).unwrap();
+        let good = good.map(|program| {
+            let (reader, writer) = io::pipe().unwrap();
+            let mut command = Command::new(program);
+            let mapping = FdMapping { parent_fd: writer.into(), child_fd: 3 };
+            let mut child = command.fd_mappings(vec![mapping]).unwrap().stdin(Stdio::piped()).spawn().unwrap();
+            let requests = child.stdin.take().unwrap();
+            (child, requests, BufReader::new(reader))
+        });
+        Faulty { fault, stage, name, replies, good }
+    }
+
+    fn serve(mut self) -> ExitCode {
+        if self.stage == "start" {
+            self.fail(None);
+        }
+        let mut lines = io::stdin().lock().lines().map_while(Result::ok);
+        while let Some(line) = lines.next() {
+            let request: Request = serde_json::from_str(&line).unwrap();
+            let stage = serde_json::to_value(&request).unwrap()["request"].as_str().unwrap().to_string();
+            let reply = self.right_reply(&request, &line);
+            let reply = if stage == self.stage { self.fail(Some(reply)) } else { Some(reply) };
+            if let Some(reply) = reply {
+                self.send(&reply);
+            }
+            if matches!(request, Request::Bye {}) {
+                return ExitCode::from(if self.fault == "bad-exit" { 4 } else { 0 });
+            }
+        }
+        ExitCode::SUCCESS
+    }
+
+    fn send(&mut self, reply: &Reply) {
+        let mut line = serde_json::to_string(reply).unwrap();
+        line.push('\n');
+        self.replies.write_all(line.as_bytes()).unwrap();
+    }
+
+    /// Does the damage; what is then still to be answered, if anything.
+    fn fail(&mut self, reply: Option<Reply>) -> Option<Reply> {
+        let error = |kind, message: &str| Some(Reply::Error { kind, message: message.into() });
+        match self.fault.split_once('=').unwrap_or((self.fault, "")) {
+            ("none" | "bad-exit", _) => return reply,
+            ("crash", _) => {
+                eprintln!("Traceback (most recent call last):\nValueError: the tests asked for it\n");
+                std::process::exit(3);
+            }
+            ("memory-crash", _) => {
+                eprintln!("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc");
+                std::process::abort();
+            }
+            ("killed", _) => {
+                kill(Pid::this(), Signal::SIGKILL).unwrap();
+                hang()
+            }
+            ("hang", _) => hang(),
+            ("garbage", _) => self.replies.write_all(b"100% |======| \xf0\x9f\xa4\x96 <not json>\n").unwrap(),
+            ("cut", _) => {
+                self.replies.write_all(b"{\"reply\":\"ste").unwrap();
+                std::process::exit(0);
+            }
+            ("huge", _) => {
+                let block = vec![b'x'; 1 << 20];
+                // Until nobody listens any more.
+                while self.replies.write_all(&block).is_ok() {}
+                hang()
+            }
+            ("babble", _) => loop {
+                self.send(&Reply::Set {});
+            },
+            ("wrong-reply", _) => return Some(Reply::Params { path: "/nowhere".into() }),
+            ("version", _) => {
+                let version = PROTOCOL_VERSION + 1;
+                return Some(Reply::Hello { version, name: self.name.into(), variants: vec![] });
+            }
+            ("close", _) => {
+                // Closing what was inherited takes unsafe code; to exec something else does it as well.
+                let error = Command::new("/bin/sh").args(["-c", "exec 3>&-; sleep 60", self.name]).exec();
+                panic!("{error}");
+            }
+            ("unsupported", _) => return error(ErrorKind::Unsupported, "no LSTM here"),
+            ("out-of-memory", _) => return error(ErrorKind::OutOfMemory, "the device is full"),
+            ("memory-error", _) => return error(ErrorKind::Failed, "MemoryError: Unable to allocate 64.0 GiB"),
+            ("failed", _) => return error(ErrorKind::Failed, "boom:\nno room left in the zoom module"),
+            ("flood", _) => {
+                let line = "W0000 a warning that repeats itself again and again and again and again\n".repeat(1000);
+                (0..FLOOD / line.len()).for_each(|_| io::stderr().write_all(line.as_bytes()).unwrap());
+                eprintln!("the flood is over");
+                return reply;
+            }
+            ("print", _) => {
+                println!("{{\"reply\":\"set\"}}\nINFO: stdout is not for replies");
+                return reply;
+            }
+            ("sleep", milliseconds) => {
+                std::thread::sleep(Duration::from_millis(milliseconds.parse().unwrap()));
+                return reply;
+            }
+            // Helpers, then one of the faults above with them around.
+            ("forks", then) => {
+                wait_until_ready(helper("stubborn"));
+                wait_until_ready(helper("session"));
+                let mut daemon = wait_until_ready(helper("daemon"));
+                daemon.wait().unwrap();
+                self.fault = then;
+                return self.fail(reply);
+            }
+            // A helper that neither group nor environment gives away, then another fault.
+            ("nameless", then) => {
+                let mut nameless = helper("session");
+                nameless.env_clear();
+                wait_until_ready(nameless);
+                self.fault = then;
+                return self.fail(reply);
+            }
+            (fault, _) => panic!("unknown fault {fault}"),
+        }
+        None
+    }
+
+    /// The right reply: made up, or the good worker's under our name.
+    fn right_reply(&mut self, request: &Request, line: &str) -> Reply {
+        let Some((_, requests, replies)) = &mut self.good else { return made_up(request, self.name) };
+        writeln!(requests, "{line}").unwrap();
+        let mut answer = String::new();
+        replies.take(1 << 20).read_line(&mut answer).unwrap();
+        match serde_json::from_str(&answer).unwrap() {
+            Reply::Hello { version, .. } => Reply::Hello { version, name: self.name.into(), variants: vec![] },
+            Reply::Loaded { load_s, description } => {
+                Reply::Loaded { load_s, description: Description { name: self.name.into(), ..description } }
+            }
+            reply => reply,
+        }
+    }
+}
+
+fn made_up(request: &Request, name: &str) -> Reply {
+    let name = name.to_string();
+    match request {
+        Request::Hello { version } => Reply::Hello { version: *version, name, variants: vec!["only".into()] },
+        Request::Load { settings, .. } => {
+            let description = Description {
+                name,
+                variant: None,
+                versions: Default::default(),
+                device: "cpu".into(),
+                threads: settings.threads,
+                rng: "none".into(),
+            };
+            Reply::Loaded { load_s: 0.0, description }
+        }
+        Request::Set { .. } => Reply::Set {},
+        Request::Step { .. } => Reply::Stepped { step_s: 0.001, non_finite_examples: 0 },
+        Request::Epoch { .. } => {
+            Reply::Epoch { epoch_s: 0.001, first_step_s: None, steps: 1, examples: 1, non_finite_examples: 0 }
+        }
+        Request::Params { path } => Reply::Params { path: path.clone() },
+        Request::Bye {} => Reply::Bye {},
+    }
+}
