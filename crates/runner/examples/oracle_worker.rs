@@ -52,7 +52,12 @@ impl OracleStrategy {
             "noise-5-percent-too-large" => 1.05,
             _ => 1.0,
         };
-        error * self.dp.noise_multiplier * self.dp.clip_norm * self.rng.sample::<f64, _>(StandardNormal)
+        // Uniform noise of the same mean and variance: only the shape of the distribution gives it away.
+        let draw = match self.is("uniform-noise") {
+            true => (self.rng.random::<f64>() - 0.5) * 12.0_f64.sqrt(),
+            false => self.rng.sample(StandardNormal),
+        };
+        error * self.dp.noise_multiplier * self.dp.clip_norm * draw
     }
 
     fn generator(settings: &Settings, variant: &str) -> ChaCha12Rng {
@@ -68,6 +73,7 @@ impl Strategy for OracleStrategy {
         "inverted-clip-factor",
         "noise-5-percent-too-small",
         "noise-5-percent-too-large",
+        "uniform-noise",
         "mean-in-place-of-sum",
         "clipping-per-layer",
         "noiseless-bias",

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dpsgd_core::{DpSgd, ModelSpec, Settings};
-use dpsgd_meter::Sampler;
+use dpsgd_core::{Device, DpSgd, ModelSpec, Settings};
+use dpsgd_meter::{GpuBefore, Sampler};
 use dpsgd_protocol::messages::{Reply, Request};
 use dpsgd_protocol::results::{ProcessRun, Status};
 
@@ -54,8 +54,12 @@ pub fn measure(
     guard: &Guard,
     mut epoch_done: impl FnMut(),
 ) -> Result<ProcessRun, WorkerError> {
+    let gpu = match job.settings.device {
+        Device::Cuda(ordinal) => u32::try_from(ordinal).ok().and_then(GpuBefore::read),
+        Device::Cpu => None,
+    };
     let mut worker = start(job.strategy, launch, guard, job.timeout)?;
-    let mut sampler = Sampler::start(worker.pid(), SAMPLING_INTERVAL);
+    let mut sampler = Sampler::start_with_gpu(worker.pid(), SAMPLING_INTERVAL, gpu);
     let load = Request::Load {
         model: job.model.clone(),
         params: job.params.clone(),

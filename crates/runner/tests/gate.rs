@@ -1,0 +1,102 @@
+//! The verification gate against strategies that are wrong on purpose, one mistake each, run as real workers.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use dpsgd_protocol::results::{Results, Status};
+
+/// Variants of the example `oracle_worker`, and what the gate must say of the modes they are wrong in.
+const WRONG: [(&str, &str); 12] = [
+    ("inverted-clip-factor", "some examples clipped: relative error"),
+    ("clipping-per-layer", "some examples clipped: relative error"),
+    ("mean-in-place-of-sum", "some examples clipped: relative error"),
+    ("mask-ignored", "a padded batch: relative error"),
+    ("plain-sum-in-place-of-mean", "plain SGD: relative error"),
+    ("nan-not-counted", "0 examples reported as not finite, expected 2"),
+    ("noise-5-percent-too-small", "standard deviation 0.95"),
+    ("noise-5-percent-too-large", "standard deviation 1.05"),
+    ("uniform-noise", "Kolmogorov-Smirnov"),
+    ("noiseless-bias", "bias` got no noise"),
+    ("same-noise-every-step", "noise"),
+    ("one-seed-for-all", "noise of two seeds is correlated"),
+];
+
+/// Examples of this package are built with its tests, beside them, by `cargo test` without `--test`.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join("examples").join(name)
+}
+
+/// A registry of the oracle in these variants.
+fn registry(folder: &Path, variants: &[&str]) -> PathBuf {
+    let program = example("oracle_worker");
+    let variants: Vec<String> =
+        variants.iter().map(|name| format!("{{ name = \"{name}\", description = \"{name}\" }}")).collect();
+    let text = format!(
+        "[[strategy]]\nname = \"oracle\"\ndescription = \"the oracle\"\nstart = [{program:?}]\nempty_batch = true\n\
+         non_finite = true\nvariants = [{}]\n",
+        variants.join(", ")
+    );
+    let file = folder.join("strategies.toml");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+fn runner(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_runner")).args(args).output().unwrap()
+}
+
+#[test]
+fn the_right_strategy_passes_and_every_mistake_is_disqualified_for_its_own_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let variants: Vec<&str> = ["right"].into_iter().chain(WRONG.map(|(name, _)| name)).collect();
+    let registry = registry(folder.path(), &variants);
+    let output = runner(&["verify", "--registry", registry.to_str().unwrap(), "--workloads", "ffnn"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    let line = |variant: &str| {
+        let name = format!("oracle:{variant} ");
+        said.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("no line for {variant}: {said}"))
+    };
+    assert!(!line("right").contains("DISQUALIFIED"), "{}", line("right"));
+    assert_eq!(line("right").matches("verified").count(), 2);
+    for (variant, reason) in WRONG {
+        let line = line(variant);
+        assert!(line.contains("DISQUALIFIED") && line.contains(reason), "{line}");
+    }
+    assert!(said.ends_with("1 passed, 12 disqualified\n"), "{said}");
+}
+
+#[test]
+fn a_disqualified_row_keeps_its_figure_and_has_no_times_while_the_others_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = registry(folder.path(), &["right", "inverted-clip-factor", "noise-5-percent-too-small"]);
+    let (registry, out) = (registry.to_str().unwrap(), folder.path().join("run"));
+    let mut args = vec!["--all", "--registry", registry, "--out", out.to_str().unwrap()];
+    args.extend(["--strategies", "oracle", "--workloads", "logreg", "--batch-sizes", "16"]);
+    args.extend(["--examples", "64", "--epochs", "2", "--processes", "2"]);
+    let output = runner(&args);
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    let results = Results::load(&out.join("results.json")).unwrap();
+    assert_eq!(results.cells.len(), 6);
+    for cell in &results.cells {
+        let verification = cell.verification.as_ref().unwrap();
+        let private = cell.mode == dpsgd_core::Mode::Private;
+        if private && cell.variant.as_deref() != Some("right") {
+            assert_eq!(cell.status, Status::Disqualified);
+            assert_eq!(cell.reason, verification.failure);
+            assert!(!verification.passed && cell.processes.is_empty() && cell.median_epoch_s.is_none());
+        } else {
+            assert_eq!(cell.status, Status::Ok, "{:?}", cell.reason);
+            assert!(verification.max_relative_error.unwrap() < 1e-6);
+            assert_eq!(verification.noise_passed, private.then_some(true));
+            assert_eq!(cell.processes.len(), 2);
+            let epochs: Vec<f64> = cell.processes.iter().flat_map(|process| process.epochs_s.clone()).collect();
+            assert_eq!(epochs.len(), 4);
+            let mean = epochs.iter().sum::<f64>() / 4.0;
+            assert!((cell.mean_epoch_s.unwrap() / mean - 1.0).abs() < 1e-12);
+            assert_eq!(cell.examples_per_epoch, 64);
+        }
+    }
+    assert!(!out.join("work").exists(), "what can be made again is not kept");
+}
