@@ -55,9 +55,9 @@ pub fn machine() -> Machine {
 }
 
 fn os() -> String {
-    let name = System::long_os_version().unwrap_or_else(|_| "unknown".into());
-    let kernel = System::kernel_long_version().unwrap_or_else(|_| "unknown kernel".into());
-    format!("{name}, {kernel}, {}", System::cpu_arch())
+    let known = [System::name(), System::os_version()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let kernel = System::kernel_version().unwrap_or_else(|_| "unknown kernel".into());
+    format!("{known}, {} {kernel}, {}", std::env::consts::OS, System::cpu_arch())
 }
 
 fn usable_cpus() -> usize {

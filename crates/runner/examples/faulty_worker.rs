@@ -117,7 +117,8 @@ impl<'a> Faulty<'a> {
         while let Some(line) = lines.next() {
             let request: Request = serde_json::from_str(&line).unwrap();
             let stage = serde_json::to_value(&request).unwrap()["request"].as_str().unwrap().to_string();
-            let reply = self.right_reply(&request, &line);
+            let skipped = self.fault == "skip" && stage == self.stage;
+            let reply = if skipped { made_up(&request, self.name) } else { self.right_reply(&request, &line) };
             let reply = if stage == self.stage { self.fail(Some(reply)) } else { Some(reply) };
             if let Some(reply) = reply {
                 self.send(&reply);
@@ -139,7 +140,7 @@ impl<'a> Faulty<'a> {
     fn fail(&mut self, reply: Option<Reply>) -> Option<Reply> {
         let error = |kind, message: &str| Some(Reply::Error { kind, message: message.into() });
         match self.fault.split_once('=').unwrap_or((self.fault, "")) {
-            ("none" | "bad-exit", _) => return reply,
+            ("none" | "bad-exit" | "skip", _) => return reply,
             ("crash", _) => {
                 eprintln!("Traceback (most recent call last):\nValueError: the tests asked for it\n");
                 std::process::exit(3);
@@ -203,6 +204,15 @@ impl<'a> Faulty<'a> {
                 daemon.wait().unwrap();
                 self.fault = then;
                 return self.fail(reply);
+            }
+            // `COUNT:FILE`: hangs the COUNTth time that any process gets here; FILE keeps the count, one byte each.
+            ("hang-on", count_and_file) => {
+                let (count, file) = count_and_file.split_once(':').unwrap();
+                File::options().create(true).append(true).open(file).unwrap().write_all(b".").unwrap();
+                if std::fs::metadata(file).unwrap().len() == count.parse::<u64>().unwrap() {
+                    hang();
+                }
+                return reply;
             }
             // A helper that neither group nor environment gives away, then another fault.
             ("nameless", then) => {

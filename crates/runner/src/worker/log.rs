@@ -137,25 +137,34 @@ impl Kept {
     }
 }
 
-/// The last line that is not blank, without keeping all the lines before.
+/// The last line that says something, without keeping all the lines before.
 #[derive(Default)]
 struct LastLine {
     complete: Vec<u8>,
     current: Vec<u8>,
+    /// Within the list of calls that a Rust panic prints below its message.
+    in_backtrace: bool,
 }
 
 impl LastLine {
     fn take(&mut self, bytes: &[u8]) {
         for (index, piece) in bytes.split(|byte| *byte == b'\n').enumerate() {
             if index > 0 {
-                if !self.current.trim_ascii().is_empty() {
-                    std::mem::swap(&mut self.complete, &mut self.current);
-                }
-                self.current.clear();
+                self.end_line();
             }
             let room = LINE.saturating_sub(self.current.len());
             self.current.extend_from_slice(&piece[..piece.len().min(room)]);
         }
+    }
+
+    fn end_line(&mut self) {
+        let line = self.current.trim_ascii();
+        let indented = self.current.first().is_some_and(u8::is_ascii_whitespace);
+        self.in_backtrace = line == b"stack backtrace:" || (self.in_backtrace && indented);
+        if !line.is_empty() && !self.in_backtrace && !line.starts_with(b"note: ") {
+            std::mem::swap(&mut self.complete, &mut self.current);
+        }
+        self.current.clear();
     }
 
     fn last(&self) -> &[u8] {
@@ -204,5 +213,17 @@ mod tests {
             line.take(piece.as_bytes());
         }
         assert_eq!(line.last(), b"ValueError: 3");
+    }
+
+    #[test]
+    fn the_message_of_a_panic_is_found_above_its_notes_and_backtrace() {
+        let mut line = LastLine::default();
+        line.take(b"thread 'main' panicked at src/main.rs:2:5:\nindex out of bounds\nstack backtrace:\n");
+        line.take(
+            b"   0: core::panicking::panic_fmt\n             at ./src/main.rs:2:5\nnote: Some details are omitted\n",
+        );
+        assert_eq!(line.last(), b"index out of bounds");
+        line.take(b"later\n");
+        assert_eq!(line.last(), b"later");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// The runner.
 pub const RUNNER: &str = env!("CARGO_BIN_EXE_runner");
 
-/// An example of this package, which cargo has built beside this test.
+/// An example of this package, which `cargo test` has built beside this test (but not with `--test NAME`).
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);

@@ -1,0 +1,197 @@
+//! `runner --all` with faulty contenders among good ones, interrupted, and killed.
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use dpsgd_protocol::results::{Cell, Results, Status};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use runner::worker::is_alive;
+
+use support::{RUNNER, example, processes_of, unique_name, wait_for};
+
+/// Long enough for a busy machine.
+const PATIENT: Duration = Duration::from_secs(60);
+/// Epochs of one process, and processes of one row.
+const EPOCHS: usize = 2;
+const PROCESSES: usize = 2;
+
+/// A run on the smallest workload with contenders of our making.
+struct Run {
+    folder: tempfile::TempDir,
+    /// Names the workers' processes: an argument of each.
+    marker: String,
+}
+
+impl Run {
+    /// One contender for each `(name, fault, stage)`.
+    fn new(timeout_s: u32, contenders: &[(&str, &str, &str)]) -> Run {
+        let run = Run { folder: tempfile::tempdir().unwrap(), marker: unique_name("run") };
+        let (faulty, good) = (example("faulty_worker"), example("oracle_worker"));
+        let mut registry = String::new();
+        for (name, fault, stage) in contenders {
+            let fault = fault.replace("FILE", run.file("count").to_str().unwrap());
+            let start = match *fault {
+                _ if fault == "missing" => vec!["/nowhere/worker"],
+                _ => vec![faulty.to_str().unwrap(), &fault, stage, name, good.to_str().unwrap(), &run.marker],
+            };
+            registry += &format!("[[strategy]]\nname = {name:?}\ndescription = \"a test\"\nstart = {start:?}\n");
+            registry += "empty_batch = true\nnon_finite = true\n\n";
+        }
+        std::fs::write(run.file("registry.toml"), registry).unwrap();
+        let names: Vec<&str> = contenders.iter().map(|(name, ..)| *name).collect();
+        let config = format!(
+            "workloads = [\"logreg\"]\nstrategies = {names:?}\nbatch_sizes = [16]\nmodes = [\"private\"]\n\
+             processes = {PROCESSES}\nepochs = {EPOCHS}\nexamples = 64\nschedule = \"shuffle\"\nseed = 1\nthreads = 1\n\
+             timeout_s = {timeout_s}\n\n[dp]\nclip_norm = 1.0\nnoise_multiplier = 1.1\nlearning_rate = 0.1\n"
+        );
+        std::fs::write(run.file("config.toml"), config).unwrap();
+        run
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(RUNNER);
+        command.arg("--all").args(more).arg("--config").arg(self.file("config.toml"));
+        command.arg("--registry").arg(self.file("registry.toml")).arg("--out").arg(self.file("out"));
+        command
+    }
+
+    fn carry_out(&self, more: &[&str]) -> Output {
+        let output = self.command(more).output().unwrap();
+        assert_eq!(processes_of(&self.marker), Vec::<String>::new());
+        output
+    }
+
+    /// The rows of the results file, which is complete at any time.
+    fn rows(&self) -> Vec<Cell> {
+        Results::load(&self.file("out").join("results.json")).unwrap().cells
+    }
+
+    /// Starts a run one of whose contenders has the fault `hang-on=N:FILE`, and returns when it hangs.
+    fn start_until_it_hangs(&self, count: u64) -> Started {
+        let child = Started(self.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let visits = || std::fs::metadata(self.file("count")).map_or(0, |file| file.len());
+        wait_for("the contender hangs", PATIENT, || visits() == count);
+        assert_ne!(processes_of(&self.marker), Vec::<String>::new());
+        child
+    }
+}
+
+/// A runner that does not outlive its test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // Both fail if the test has done so already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn row<'a>(rows: &'a [Cell], strategy: &str) -> &'a Cell {
+    rows.iter().find(|row| row.strategy == strategy).unwrap_or_else(|| panic!("no row {strategy}"))
+}
+
+/// The guard of a runner.
+fn guard_of(runner: &Child) -> i32 {
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(1)?.parse().ok());
+        parent == Some(runner.id())
+    };
+    let guards = processes_of("__guard");
+    let pids: Vec<i32> = guards.iter().map(|line| line.split_once(':').unwrap().0.parse().unwrap()).collect();
+    pids.into_iter().find(is_child).unwrap_or_else(|| panic!("no guard of {} among {guards:?}", runner.id()))
+}
+
+#[test]
+fn each_row_has_its_own_status_and_the_others_are_unharmed() {
+    let contenders = [
+        ("good", "none", "start", Status::Ok, ""),
+        ("chatty", "print", "epoch", Status::Ok, ""),
+        ("parent", "forks=none", "epoch", Status::Ok, ""),
+        ("crasher", "crash", "epoch", Status::Failed, "exited with status 3 during epoch; last line: ValueError: the"),
+        ("early", "crash", "load", Status::Failed, "exited with status 3 during load"),
+        ("stillborn", "garbage", "hello", Status::Failed, "to hello, it sent a reply that is none"),
+        ("sleeper", "forks=hang", "epoch", Status::Timeout, "epoch took longer than 8 s"),
+        ("glutton", "out-of-memory", "epoch", Status::OutOfMemory, "the device is full"),
+        ("modest", "unsupported", "load", Status::Unavailable, "no LSTM here"),
+        ("absent", "missing", "", Status::Unavailable, "/nowhere/worker"),
+        ("idle", "skip", "step", Status::Disqualified, ""),
+    ];
+    let faults = contenders.map(|(name, fault, stage, ..)| (name, fault, stage));
+    let run = Run::new(8, &faults);
+    let output = run.carry_out(&[]);
+    let rows = run.rows();
+    assert_eq!(rows.len(), contenders.len());
+    for (name, _, _, status, reason) in contenders {
+        let row = row(&rows, name);
+        assert_eq!(row.status, status, "{name}: {:?}", row.reason);
+        match status {
+            Status::Ok => {
+                assert_eq!(row.reason, None);
+                let epochs: Vec<usize> = row.processes.iter().map(|process| process.epochs_s.len()).collect();
+                assert_eq!(epochs, [EPOCHS; PROCESSES], "{name}");
+                assert!(row.median_epoch_s.unwrap() > 0.0);
+            }
+            _ => {
+                let given = row.reason.as_deref().unwrap();
+                assert!(given.contains(reason) && !given.is_empty() && !given.contains('\n'), "{name}: {given}");
+                assert_eq!((row.median_epoch_s, row.processes.len()), (None, 0), "{name}");
+            }
+        }
+    }
+    // 4: a contender was disqualified.
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn no_worker_survives_a_runner_killed_by_sigkill_and_the_run_can_be_resumed() {
+    // In round 1 it hangs; by then both contenders have a process of round 0 in the file.
+    let run = Run::new(600, &[("good", "none", "start"), ("sleeper", "nameless=forks=hang-on=3:FILE", "epoch")]);
+    let mut child = run.start_until_it_hangs(3);
+    let guard = guard_of(&child.0);
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+    wait_for("no worker is left", Duration::from_secs(5), || processes_of(&run.marker).is_empty());
+    wait_for("the guard has ended", Duration::from_secs(5), || !is_alive(guard));
+
+    let before = run.rows();
+    let kept = row(&before, "sleeper").processes.clone();
+    assert_eq!(kept.len(), 1);
+    assert!(!row(&before, "good").processes.is_empty());
+
+    let output = run.carry_out(&["--resume"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows = run.rows();
+    for name in ["good", "sleeper"] {
+        let row = row(&rows, name);
+        assert_eq!((row.status, row.processes.len()), (Status::Ok, PROCESSES), "{name}: {:?}", row.reason);
+    }
+    assert_eq!(row(&rows, "sleeper").processes[..1], kept);
+}
+
+#[test]
+fn ctrl_c_and_sigterm_keep_what_was_measured_and_stop_the_workers() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let run = Run::new(600, &[("good", "none", "start"), ("sleeper", "nameless=forks=hang-on=3:FILE", "epoch")]);
+        let mut child = run.start_until_it_hangs(3);
+        let guard = guard_of(&child.0);
+        kill(Pid::from_raw(child.0.id() as i32), signal).unwrap();
+        let status = child.0.wait().unwrap();
+        assert!(status.code().is_some_and(|code| code != 0), "{signal}: {status}");
+        assert_eq!(processes_of(&run.marker), Vec::<String>::new(), "{signal}");
+        wait_for("the guard has ended", Duration::from_secs(5), || !is_alive(guard));
+        let rows = run.rows();
+        assert_eq!(row(&rows, "sleeper").processes.len(), 1, "{signal}");
+        assert!(!row(&rows, "good").processes.is_empty(), "{signal}");
+        assert!(rows.iter().all(|row| row.status == Status::Ok), "{signal}: an interrupted row is not a failed one");
+    }
+}
