@@ -12,11 +12,12 @@
 //! | embedding | tokens | rows of G added up by token: the rows that are not zero, each once |
 //! | LSTM | inputs and hidden states over time | two batched matrix products, `[k, 4 H, I]` and `[k, 4 H, H]` |
 
-use dpsgd_core::{Layer, Pair};
-use dpsgd_torch::{Flat, Job, Result, channels_last, conv2d, gradients, ints, lstm, without_parameters};
+use dpsgd_core::Layer;
+use dpsgd_torch::{Flat, Job, Result, channels_last, conv2d, gradients, lstm, without_parameters};
 use tch::{Kind, Tensor};
 
 use crate::clip::{Factors, squared_norms};
+use crate::windows::Windows;
 
 /// What the forward pass leaves behind of one layer with parameters.
 struct Capture {
@@ -31,8 +32,8 @@ struct Capture {
 enum Kept {
     /// `[k, I]`.
     Linear { inputs: Tensor },
-    /// `[k, height out, width out, h, w, I]`.
-    Conv2d { windows: Tensor },
+    /// The images, and how the kernel moves over them.
+    Conv2d(Windows),
     /// `[k, T]` token ids and the number of rows of the table.
     Embedding { tokens: Tensor, rows: i64 },
     /// `[T, k, I]`, and the hidden states `[T, k, H]` from the zero one on.
@@ -82,8 +83,9 @@ fn forward(job: &Job<'_>) -> Result<(Tensor, Vec<Capture>)> {
             }
             Layer::Conv2d { kernel_size, stride, padding, .. } => {
                 let y = tracked(conv2d(&x, &params[first], Some(&params[first + 1]), *stride, *padding, 1)?)?;
-                let windows = windows(&x.f_detach()?, *kernel_size, *stride, *padding)?;
-                captures.push(Capture { first, kind: Kept::Conv2d { windows }, pre_activation: y.shallow_clone() });
+                let windows =
+                    Windows { images: x.f_detach()?, kernel: *kernel_size, stride: *stride, padding: *padding };
+                captures.push(Capture { first, kind: Kept::Conv2d(windows), pre_activation: y.shallow_clone() });
                 y
             }
             Layer::Embedding { num_embeddings, .. } => {
@@ -109,24 +111,6 @@ fn forward(job: &Job<'_>) -> Result<(Tensor, Vec<Capture>)> {
         };
     }
     Ok((x, captures))
-}
-
-/// The windows that a convolution sees in a batch of images, `[k, height out, width out, h, w, C]`, contiguous (im2col
-/// for channels-last images).
-fn windows(images: &Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Result<Tensor> {
-    let mut images = images.f_permute([0i64, 2, 3, 1])?;
-    if padding.h > 0 || padding.w > 0 {
-        let (h, w) = (padding.h as i64, padding.w as i64);
-        images = images.f_constant_pad_nd([0, 0, w, w, h, h])?;
-    }
-    let images = images.f_contiguous()?;
-    let [k, height, width, channels] = images.size()[..] else { unreachable!("an image has four dimensions") };
-    let ([kernel_h, kernel_w], [stride_h, stride_w]) = (ints(kernel), ints(stride));
-    let places = [(height - kernel_h) / stride_h + 1, (width - kernel_w) / stride_w + 1];
-    let row = width * channels;
-    let size = [k, places[0], places[1], kernel_h, kernel_w, channels];
-    let strides = [height * row, stride_h * row, stride_w * channels, row, channels, 1];
-    images.f_as_strided(size, strides, None)?.f_contiguous()
 }
 
 /// `y`, made a leaf that autograd follows if nothing before it is followed yet.
@@ -157,9 +141,9 @@ impl Part {
     fn new(kept: &Kept, gradient: Tensor) -> Result<Self> {
         Ok(match kept {
             Kept::Linear { inputs } => Part::Outer { inputs: inputs.shallow_clone(), gradients: gradient },
-            Kept::Conv2d { windows } => {
+            Kept::Conv2d(windows) => {
                 let gradient = gradient.f_permute([0i64, 2, 3, 1])?.f_flatten(1, 2)?;
-                let weight = gradient.f_transpose(1, 2)?.f_bmm(&windows.f_flatten(1, 2)?.f_flatten(2, 4)?)?;
+                let weight = windows.weight_gradients(&gradient)?;
                 let bias = gradient.f_sum_dim_intlist(&[1i64][..], false, None::<Kind>)?;
                 Part::Windows { weight, bias }
             }

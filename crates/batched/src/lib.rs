@@ -13,6 +13,7 @@
 mod captured;
 mod clip;
 mod expanded;
+mod windows;
 
 use dpsgd_core::{ModelSpec, StrategyError};
 use dpsgd_torch::{ClippedSum, Flat, Job, OnTorch, Result};

@@ -4,7 +4,8 @@
 //! per-example gradients. That is the trait [`ClippedSum`]; [`OnTorch`] makes a whole
 //! [`Strategy`](dpsgd_core::Strategy) of it. Everything else is here, once:
 //!
-//! * the model as libtorch operations ([`Network`]), with the LSTM as an unrolled cell ([`lstm`]);
+//! * the model as libtorch operations ([`Network`]), and the LSTM as an unrolled cell ([`lstm`]) for those who need its
+//!   gates;
 //! * the parameters as one flat tensor with a view for each ([`Flat`]), so that the noise is one draw and the update
 //!   one addition;
 //! * the data set on the device ([`ResidentData`]), gathered by index inside the step;

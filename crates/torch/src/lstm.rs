@@ -1,6 +1,6 @@
 //! The LSTM as an unrolled cell (Hochreiter and Schmidhuber 1997, with a forget gate), from a zero state.
 //!
-//! `libtorch`'s own LSTM has two biases and hides its gates; per-example gradients need them.
+//! libtorch's own LSTM, which the plain forward pass uses, hides its gates; batched per-example gradients need them.
 
 use tch::Tensor;
 

@@ -7,7 +7,6 @@ use tch::{Kind, Reduction, Tensor};
 
 use crate::data::Batch;
 use crate::error::Result;
-use crate::lstm;
 
 /// The layers of a model, with the place of each one's parameters.
 pub struct Network {
@@ -38,13 +37,12 @@ impl Network {
                     conv2d(&x, &params[*first], Some(&params[first + 1]), *stride, *padding, 1)?
                 }
                 Layer::Embedding { .. } => Tensor::f_embedding(&params[*first], &x, -1, false, false)?,
-                Layer::Lstm { .. } => {
-                    let [weight_ih, weight_hh, bias] = [&params[*first], &params[first + 1], &params[first + 2]];
-                    // Time first, so that every step is one contiguous block.
-                    let gates = x.f_transpose(0, 1)?.f_linear(weight_ih, Some(bias))?;
-                    let weight_hh = weight_hh.f_transpose(0, 1)?;
-                    let hidden = lstm::unroll(&gates, |gates, hidden| gates.f_addmm(hidden, &weight_hh))?;
-                    Tensor::f_stack(&hidden, 1)?
+                Layer::Lstm { hidden_size, .. } => {
+                    let zero = x.f_new_zeros([1, x.size()[0], *hidden_size as i64], (Kind::Float, x.device()))?;
+                    let no_bias = params[first + 2].f_detach()?.f_zeros_like()?;
+                    // libtorch's has two biases, of which ours is one.
+                    let weights = [&params[*first], &params[first + 1], &params[first + 2], &no_bias];
+                    x.f_lstm(&[&zero, &zero], &weights, true, 1, 0.0, true, false, true)?.0
                 }
                 other => without_parameters(other, &x)?,
             };
