@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_linear_axis_starts_at_zero_with_round_ticks() {
-        let axis = Axis::from_zero([7.3, 2.0], 1.0, 0.0, 600.0, 80.0);
+        let axis = Axis::from_zero([7.3, 2.0], 1.0, 0.0, 600.0, 60.0);
         assert_eq!(axis.at(0.0), 0.0);
         assert_eq!(axis.ticks, (0..=7).map(f64::from).collect::<Vec<_>>());
     }

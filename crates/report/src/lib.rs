@@ -11,6 +11,8 @@ mod axis;
 mod charts;
 mod figure;
 mod font;
+#[cfg(test)]
+mod layout_tests;
 mod page;
 mod palette;
 mod render;
@@ -50,9 +52,9 @@ pub fn plots(results: &Results, dir: &Path) -> Result<Vec<PathBuf>, ReportError>
     for workload in view::workloads(results) {
         let view = View::new(results, workload);
         let mut svgs = Vec::new();
-        for (ending, draw) in charts::CHARTS {
-            let scene = draw(&view);
-            let path = dir.join(format!("{}-{ending}.svg", file_name(workload)));
+        for chart in charts::CHARTS {
+            let scene = (chart.draw)(&view);
+            let path = dir.join(format!("{}-{}.svg", file_name(workload), chart.name));
             let svg = render::svg(&scene).map_err(|e| failed(&path, e))?;
             write_whole(&path, svg.as_bytes())?;
             svgs.push(svg);

@@ -10,8 +10,8 @@ use crate::view::{self, View, counts, why};
 
 /// Columns that a terminal is taken to have.
 const COLUMNS: usize = 120;
-/// Longer names are shortened in a terminal.
-const LONGEST_NAME: usize = 32;
+/// Names are shortened where a table would be wider than a terminal, but never below this.
+const SHORTEST_NAME: usize = 12;
 
 /// All that there is to say of one workload, mode and batch size.
 pub struct Sheet {
@@ -141,8 +141,14 @@ fn grid(sheet: &Sheet) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(sheet.header.iter().copied());
+    let widest = |column: usize| {
+        let cells = sheet.rows.iter().map(|row| row[column].chars().count());
+        cells.chain([sheet.header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let figures: usize = (1..sheet.header.len()).map(|column| widest(column) + 2).sum();
+    let room = COLUMNS.saturating_sub(figures).max(SHORTEST_NAME);
     for row in &sheet.rows {
-        let name = shorten(&row[0]);
+        let name = shorten(&row[0], room);
         table.add_row(std::iter::once(&name).chain(&row[1..]).map(|cell| comfy_table::Cell::new(printable(cell))));
     }
     for (i, column) in table.column_iter_mut().enumerate() {
@@ -153,13 +159,14 @@ fn grid(sheet: &Sheet) -> String {
     lines.join("\n") + "\n"
 }
 
-fn shorten(name: &str) -> String {
+/// A name of at most `room` characters, its middle left out if need be.
+fn shorten(name: &str, room: usize) -> String {
     let chars: Vec<char> = name.chars().collect();
-    if chars.len() <= LONGEST_NAME {
+    if chars.len() <= room {
         return name.to_string();
     }
-    let half = (LONGEST_NAME - 1) / 2;
-    let (head, tail) = (&chars[..LONGEST_NAME - 1 - half], &chars[chars.len() - half..]);
+    let tail = (room - 1) / 2;
+    let (head, tail) = (&chars[..room - 1 - tail], &chars[chars.len() - tail..]);
     format!("{}…{}", head.iter().collect::<String>(), tail.iter().collect::<String>())
 }
 

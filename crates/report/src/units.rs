@@ -1,6 +1,6 @@
 //! Figures as people read them: three significant digits and a unit.
 
-/// Seconds as µs, ms or s; `–` if there is no such figure.
+/// Seconds as ns, µs, ms, s or h; `–` if there is no such figure.
 pub fn time(seconds: impl Into<Option<f64>>) -> String {
     match seconds.into().filter(|s| s.is_finite() && *s >= 0.0) {
         None => "–".into(),
@@ -23,7 +23,9 @@ pub fn time_with_interval(seconds: f64, interval: Option<[f64; 2]>) -> String {
 /// What to multiply seconds with, and the unit then.
 fn time_unit(seconds: f64) -> (f64, &'static str) {
     // 999.5 would be shown as 1000 of the smaller unit.
-    if seconds == 0.0 || seconds >= 0.9995 {
+    if seconds >= 3599.5 {
+        (1.0 / 3600.0, "h")
+    } else if seconds == 0.0 || seconds >= 0.9995 {
         (1.0, "s")
     } else if seconds >= 0.9995e-3 {
         (1e3, "ms")
@@ -95,9 +97,9 @@ fn thousands(number: &str) -> String {
     format!("{sign}{separated}")
 }
 
-/// A tick of a time axis: no more digits than it has.
+/// A tick of a time axis: no more digits than it has, and never hours, of which 10,000 s is no round number.
 pub fn time_tick(seconds: f64) -> String {
-    let (scale, unit) = time_unit(seconds);
+    let (scale, unit) = if seconds > 1.0 { (1.0, "s") } else { time_unit(seconds) };
     format!("{} {unit}", plain(seconds * scale))
 }
 
@@ -121,6 +123,7 @@ mod tests {
             (0.9991, "999 ms"),
             (9.996, "10.0 s"),
             (1234.4, "1,234 s"),
+            (19_670.0, "5.46 h"),
             (0.0, "0 s"),
             (5e-10, "0.500 ns"),
             (99.95e-3, "100 ms"),
@@ -143,6 +146,7 @@ mod tests {
         assert_eq!(time_tick(2e-3), "2 ms");
         assert_eq!(time_tick(0.5), "500 ms");
         assert_eq!(time_tick(1000.0), "1,000 s");
+        assert_eq!(time_tick(1e4), "10,000 s");
         assert_eq!(count(60_000), "60,000");
     }
 }

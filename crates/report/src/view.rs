@@ -53,6 +53,14 @@ pub fn mode(mode: Mode) -> &'static str {
     }
 }
 
+/// Cells of one contender that have no time for one reason.
+struct Absent {
+    contender: String,
+    why: String,
+    batch_sizes: BTreeSet<usize>,
+    modes: BTreeSet<Mode>,
+}
+
 impl<'a> View<'a> {
     pub fn new(results: &'a Results, workload: &'a str) -> Self {
         let cells = results.cells.iter().filter(|cell| cell.workload == workload).collect();
@@ -107,32 +115,32 @@ impl<'a> View<'a> {
     /// One line per contender, status and reason of the cells of `modes` that have no time, with their batch sizes, and
     /// per contender that the config names but no cell is of.
     pub fn absent(&self, modes: &[Mode]) -> Vec<String> {
-        let mut groups: Vec<((String, String), BTreeSet<usize>, BTreeSet<Mode>)> = Vec::new();
+        let mut groups: Vec<Absent> = Vec::new();
         for cell in self.cells.iter().filter(|cell| modes.contains(&cell.mode) && !counts(cell)) {
-            let key = (cell.contender(), why(cell));
-            if !groups.iter().any(|(known, ..)| *known == key) {
-                groups.push((key.clone(), BTreeSet::new(), BTreeSet::new()));
-            }
-            let group = groups.iter_mut().find(|(known, ..)| *known == key);
-            let (_, batch_sizes, its_modes) = group.expect("it was added");
-            batch_sizes.insert(cell.batch_size);
-            its_modes.insert(cell.mode);
+            let (contender, why) = (cell.contender(), why(cell));
+            let group = match groups.iter_mut().find(|group| group.contender == contender && group.why == why) {
+                Some(group) => group,
+                None => {
+                    groups.push(Absent { contender, why, batch_sizes: BTreeSet::new(), modes: BTreeSet::new() });
+                    groups.last_mut().expect("it was added")
+                }
+            };
+            group.batch_sizes.insert(cell.batch_size);
+            group.modes.insert(cell.mode);
         }
-        let mut lines: Vec<String> = groups
-            .into_iter()
-            .map(|((contender, why), batch_sizes, its_modes)| {
-                let mut which = Vec::new();
-                if its_modes.len() < modes.len() {
-                    which.extend(its_modes.into_iter().map(|m| mode(m).to_string()));
-                }
-                if batch_sizes.len() < self.batch_sizes().len() {
-                    let sizes: Vec<String> = batch_sizes.iter().map(usize::to_string).collect();
-                    which.push(format!("batch {}", sizes.join(", ")));
-                }
-                let which = if which.is_empty() { String::new() } else { format!(" ({})", which.join(", ")) };
-                format!("{contender}{which}: {why}")
-            })
-            .collect();
+        let line = |group: Absent| {
+            let mut which = Vec::new();
+            if group.modes.len() < modes.len() {
+                which.extend(group.modes.into_iter().map(|m| mode(m).to_string()));
+            }
+            if group.batch_sizes.len() < self.batch_sizes().len() {
+                let sizes: Vec<String> = group.batch_sizes.iter().map(usize::to_string).collect();
+                which.push(format!("batch {}", sizes.join(", ")));
+            }
+            let which = if which.is_empty() { String::new() } else { format!(" ({})", which.join(", ")) };
+            format!("{}{which}: {}", group.contender, group.why)
+        };
+        let mut lines: Vec<String> = groups.into_iter().map(line).collect();
         for contender in &self.results.config.contenders {
             if !self.cells.iter().any(|cell| modes.contains(&cell.mode) && cell.contender() == *contender) {
                 lines.push(format!("{contender}: not measured"));
@@ -141,7 +149,7 @@ impl<'a> View<'a> {
         lines
     }
 
-    /// `batch size 64`, or nothing to say if there is only one: the title says it then.
+    /// `4,096 examples per epoch`; nothing without cells.
     pub fn examples(&self) -> Option<String> {
         let counts: BTreeSet<usize> = self.cells.iter().map(|cell| cell.examples_per_epoch).collect();
         match (counts.first(), counts.last()) {

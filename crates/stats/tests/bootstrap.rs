@@ -94,7 +94,7 @@ fn what_slows_both_halves_of_a_round_cancels() {
     let b = [1.0, 100.0, 10.0, 3.0, 50.0, 7.0];
     let a: Vec<f64> = b.iter().zip([2.0, 2.02, 1.98, 2.01, 1.99, 2.0]).map(|(b, ratio)| b * ratio).collect();
     let [low, high] = ratio_ci95(&a, &b, 0).unwrap().ci95.unwrap();
-    assert!(1.98 <= low && low < 2.0 && 2.0 < high && high <= 2.02, "[{low}, {high}]");
+    assert!((1.98..2.0).contains(&low) && 2.0 < high && high <= 2.02, "[{low}, {high}]");
 }
 
 #[test]

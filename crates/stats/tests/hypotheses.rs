@@ -9,9 +9,9 @@ use rand_distr::{Distribution, StandardNormal};
 fn exact_permutation_tests_are_those_of_scipy() {
     // scipy.stats.permutation_test with n_resamples=inf and |difference of means|.
     let treated = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30];
-    let control = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29];
+    let control = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.12, 1.29];
     let cases: [(&[f64], &[f64], f64); 4] = [
-        (&treated, &control, 11_936.0 / 48_620.0),
+        (&treated, &control, 11_706.0 / 48_620.0),
         (&[1.0, 2.0, 3.0, 4.0, 5.0], &[6.0, 7.0, 8.0, 9.0, 10.0], 2.0 / 252.0),
         (&[1.0, 2.0, 4.0], &[1.5, 3.0, 9.0, 7.0], 11.0 / 35.0),
         (&[3.0, 3.0, 3.0], &[3.0, 3.0], 1.0),

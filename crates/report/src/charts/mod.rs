@@ -9,21 +9,29 @@ mod ratio;
 use dpsgd_core::Mode;
 use dpsgd_protocol::results::Cell;
 
+use crate::figure::{Group, Row};
 use crate::scene::Scene;
 use crate::view::View;
 
-/// Every plot: the ending of its file's name, and how it is drawn.
-pub const CHARTS: [(&str, fn(&View) -> Scene); 5] = [
-    ("median", median::draw),
-    ("median-vs-mean", mean::draw),
-    ("epochs", epochs::draw),
-    ("memory", memory::draw),
-    ("private-ratio", ratio::draw),
+/// A plot of a workload.
+pub struct Chart {
+    /// The ending of its file's name.
+    pub name: &'static str,
+    pub draw: fn(&View) -> Scene,
+}
+
+/// Every plot, in the order shown.
+pub const CHARTS: [Chart; 5] = [
+    Chart { name: "median", draw: median::draw },
+    Chart { name: "median-vs-mean", draw: mean::draw },
+    Chart { name: "epochs", draw: epochs::draw },
+    Chart { name: "memory", draw: memory::draw },
+    Chart { name: "private-ratio", draw: ratio::draw },
 ];
 
 const NOTHING: &str = "No contender has a time that counts.";
 
-/// `4,096 examples per epoch, batch size 64. ` before what else there is to say.
+/// What else there is to say, after `4,096 examples per epoch, batch size 64.`
 fn subtitle(view: &View, rest: &str) -> String {
     let mut parts: Vec<String> = view.examples().into_iter().collect();
     if let [only] = view.batch_sizes()[..] {
@@ -39,12 +47,8 @@ fn heading(view: &View, batch_size: usize) -> String {
 }
 
 /// Rows of `mode` per batch size, made of each cell whose time counts, fastest first.
-fn groups<T>(
-    view: &View,
-    mode: Mode,
-    row: impl Fn(&Cell) -> Option<(crate::figure::Row, T)>,
-) -> Vec<crate::figure::Group<T>> {
-    let of_size = |batch_size: usize| crate::figure::Group {
+fn groups<T>(view: &View, mode: Mode, row: impl Fn(&Cell) -> Option<(Row, T)>) -> Vec<Group<T>> {
+    let of_size = |batch_size: usize| Group {
         heading: heading(view, batch_size),
         rows: view.timed(mode, batch_size).into_iter().filter_map(&row).collect(),
     };

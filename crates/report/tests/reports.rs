@@ -1,0 +1,178 @@
+//! What a run leaves behind, seen from outside.
+
+mod sample;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use dpsgd_core::Mode;
+use dpsgd_protocol::results::{Results, Status};
+use dpsgd_report::{markdown, plots, table};
+use sample::{Contender, Sample};
+
+const ENDINGS: [&str; 5] = ["median", "median-vs-mean", "epochs", "memory", "private-ratio"];
+
+fn plotted(results: &Results) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    plots(results, dir.path()).expect("plots");
+    dir
+}
+
+fn svg(dir: &Path, workload: &str, ending: &str) -> String {
+    fs::read_to_string(dir.join(format!("{workload}-{ending}.svg"))).expect("the plot")
+}
+
+#[test]
+fn files_have_predictable_names_and_nothing_half_written_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("plots/of/this/run");
+    let paths = plots(&Sample::typical().results(), &target).unwrap();
+    let mut expected: BTreeSet<String> = ["mnist-cnn", "ffnn-regression"]
+        .iter()
+        .flat_map(|w| ENDINGS.iter().flat_map(move |e| [format!("{w}-{e}.svg"), format!("{w}-{e}.png")]))
+        .collect();
+    expected.insert("index.html".into());
+    let found: BTreeSet<String> =
+        fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(found, expected);
+    let returned: BTreeSet<String> =
+        paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_string()).collect();
+    assert_eq!(returned, expected);
+    assert!(paths.last().unwrap().ends_with("index.html"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "in the way").unwrap();
+    let error = plots(&Sample::typical().results(), &file.join("plots")).unwrap_err().to_string();
+    assert!(error.contains("file/plots: "), "{error}");
+}
+
+#[test]
+fn contenders_that_failed_are_named_with_their_status_in_every_plot_table_and_page() {
+    let results = Sample::typical().results();
+    let dir = plotted(&results);
+    let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
+    let texts = ["mnist-cnn", "ffnn-regression"].into_iter().flat_map(|w| ENDINGS.map(|e| svg(dir.path(), w, e)));
+    for text in texts.chain([table(&results), markdown(&results), page]) {
+        assert!(text.contains("tensorflow: unavailable: no environment"), "{text}");
+        assert!(text.contains("mine: disqualified: update of case"), "{text}");
+    }
+}
+
+#[test]
+fn times_of_a_disqualified_contender_are_nowhere() {
+    let mut results = Sample::typical().results();
+    let wrong =
+        results.cells.iter_mut().find(|cell| cell.contender() == "fused" && cell.mode == Mode::Private).unwrap();
+    wrong.status = Status::Disqualified;
+    (wrong.median_epoch_s, wrong.mean_epoch_s) = (Some(0.012_345), Some(0.012_345));
+    wrong.median_ci95_s = Some([0.012_344, 0.012_346]);
+    let dir = plotted(&results);
+    let figures = ENDINGS.map(|ending| svg(dir.path(), "mnist-cnn", ending)).concat();
+    for text in [figures, table(&results), markdown(&results)] {
+        assert!(!text.contains("12.3 ms"), "{text}");
+        assert!(text.contains("disqualified"));
+    }
+}
+
+#[test]
+fn contenders_of_the_config_without_a_row_are_listed() {
+    let mut results = Sample::typical().results();
+    results.cells.retain(|cell| cell.strategy != "naive");
+    let dir = plotted(&results);
+    assert!(svg(dir.path(), "mnist-cnn", "median").contains("naive: not measured"));
+}
+
+#[test]
+fn synthetic_data_is_marked_everywhere_and_real_data_nowhere() {
+    let results = Sample::typical().results();
+    let dir = plotted(&results);
+    for ending in ENDINGS {
+        assert!(svg(dir.path(), "ffnn-regression", ending).contains("synthetic data"), "{ending}");
+        assert!(!svg(dir.path(), "mnist-cnn", ending).contains("synthetic data"), "{ending}");
+    }
+    for text in [table(&results), markdown(&results)] {
+        let headings: Vec<&str> = text.lines().filter(|line| line.contains("batch size")).collect();
+        assert_eq!(headings.len(), 8);
+        assert_eq!(headings.iter().filter(|line| line.contains("synthetic data")).count(), 4, "{headings:?}");
+    }
+}
+
+#[test]
+fn a_contender_has_one_colour_in_all_plots() {
+    let one = Sample { contenders: vec![Contender::new("fused", 0.08, 1.15, 2.0, 60.0)], ..Sample::typical() };
+    let dir = plotted(&one.results());
+    let all = plotted(&Sample::typical().results());
+    for ending in ENDINGS {
+        assert!(svg(dir.path(), "mnist-cnn", ending).contains("#0072B2"), "{ending}");
+        assert!(svg(all.path(), "mnist-cnn", ending).contains("#0072B2"), "{ending}");
+    }
+}
+
+#[test]
+fn the_same_results_give_the_same_files() {
+    let results = Sample::typical().results();
+    let (first, second) = (plotted(&results), plotted(&results));
+    for entry in fs::read_dir(first.path()).unwrap() {
+        let name = entry.unwrap().file_name();
+        let same = fs::read(first.path().join(&name)).unwrap() == fs::read(second.path().join(&name)).unwrap();
+        assert!(same, "{name:?} differs");
+    }
+}
+
+#[test]
+fn names_that_are_no_file_names_and_text_that_is_no_xml_do_no_harm() {
+    let contenders = vec![
+        Contender::new("a<b>&\"c\"'\u{1b}[31m", 0.1, 2.0, 0.0, 10.0),
+        Contender::failing("d|e\nf", Status::Failed, "panicked at <unknown>\u{0}\nline & two"),
+    ];
+    let sample = Sample {
+        contenders,
+        workloads: vec![("../my/net", dpsgd_protocol::results::DataKind::Real, 1.0)],
+        ..Sample::typical()
+    };
+    let results = sample.results();
+    let dir = plotted(&results);
+    let text = svg(dir.path(), ".._my_net", "median");
+    assert!(text.contains("a&lt;b&gt;&amp;"));
+    let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
+    for text in [text, page] {
+        assert!(!text.contains("<unknown>") && !text.contains("<b>"), "{text}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
+    }
+    assert!(!table(&results).contains('\u{1b}'));
+    assert!(markdown(&results).contains("| d\\|e f |"));
+}
+
+#[test]
+fn a_terminal_table_fits_120_columns() {
+    let results = Sample { gpu: false, ..Sample::many(25) }.results();
+    for text in [table(&results), table(&Sample::typical().results())] {
+        for line in text.lines().filter(|line| !line.contains("processes ×")) {
+            assert!(line.chars().count() <= 120, "{} columns: {line}", line.chars().count());
+        }
+    }
+}
+
+#[test]
+fn a_table_has_the_figures_of_the_file_fastest_first() {
+    let results = Sample::typical().results();
+    let text = table(&results);
+    let rows: Vec<&str> = text.lines().skip_while(|line| !line.starts_with('─')).skip(1).take(9).collect();
+    let name = |row: &&str| row.split_whitespace().next().unwrap().to_string();
+    let mut cells: Vec<_> = results
+        .cells
+        .iter()
+        .filter(|c| {
+            c.workload == "mnist-cnn" && c.batch_size == 64 && c.mode == Mode::Private && c.status == Status::Ok
+        })
+        .collect();
+    cells.sort_by(|a, b| a.median_epoch_s.unwrap().total_cmp(&b.median_epoch_s.unwrap()));
+    assert_eq!(rows.iter().map(name).collect::<Vec<_>>(), cells.iter().map(|c| c.contender()).collect::<Vec<_>>());
+    let slowest = cells.last().unwrap().median_epoch_s.unwrap() / cells[0].median_epoch_s.unwrap();
+    assert!(rows[8].contains(&format!("{slowest:.0}×")), "{}", rows[8]);
+}
