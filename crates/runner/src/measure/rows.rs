@@ -77,11 +77,6 @@ impl Rows {
         &self.results
     }
 
-    /// The file that [`Rows::save`] writes.
-    pub fn file(&self) -> &Path {
-        &self.file
-    }
-
     /// Rounds of `cell` already measured.
     pub fn rounds_done(&self, cell: &PlannedCell<'_>) -> usize {
         self.find(cell).map_or(0, |position| self.results.cells[position].processes.len())
