@@ -24,6 +24,8 @@ pub struct Figure {
     pub scene: Scene,
     /// The lowest pixel used.
     pub y: f64,
+    /// Whether there is text in the place of a chart, which needs no legend.
+    noted: bool,
 }
 
 impl Figure {
@@ -37,11 +39,12 @@ impl Figure {
             scene.text((MARGIN, y), line, TEXT, GRAY, Align::Left);
             y += 17.0;
         }
-        Self { scene, y: y - 6.0 }
+        Self { scene, y: y - 6.0, noted: false }
     }
 
     /// Text in the place of a chart.
     pub fn note(&mut self, text: &str) {
+        self.noted = true;
         self.y += 34.0;
         for line in font::wrap(text, TEXT + 1.0, WIDTH - 2.0 * MARGIN) {
             self.scene.text((MARGIN, self.y), line, TEXT + 1.0, INK, Align::Left);
@@ -49,8 +52,8 @@ impl Figure {
         }
     }
 
-    /// Ends with those not shown and the caption.
-    pub fn finish(mut self, absent: &[String], caption: &[String]) -> Scene {
+    /// Ends with those not shown, what marks mean, and the machine.
+    pub fn finish(mut self, absent: &[String], legend: &str, machine: &str) -> Scene {
         let room = WIDTH - 2.0 * MARGIN;
         self.y += 14.0;
         self.scene.line(&[(MARGIN, self.y), (WIDTH - MARGIN, self.y)], GRID, 1.0);
@@ -65,7 +68,7 @@ impl Figure {
             }
             self.y += 5.0;
         }
-        for paragraph in caption {
+        for paragraph in [legend, machine].into_iter().skip(usize::from(self.noted)) {
             for line in font::wrap(paragraph, SMALL, room) {
                 self.scene.text((MARGIN, self.y), line, SMALL, GRAY, Align::Left);
                 self.y += 15.0;
@@ -175,16 +178,11 @@ impl<T> Rows<'_, T> {
     }
 }
 
-/// A horizontal interval with short ends.
+/// An interval as a band with a line through it: it shows on both sides of a mark even where it is narrower.
 pub fn interval(scene: &mut Scene, axis: &Axis, y: f64, [low, high]: [f64; 2], color: Color) {
     let (from, to) = (axis.at(low), axis.at(high));
+    let middle = (from + to) / 2.0;
+    let half = ((to - from) / 2.0).max(0.75);
+    scene.rectangle((middle - half, y - 8.0), (middle + half, y + 8.0), color.faint(0.4));
     scene.line(&[(from, y), (to, y)], color, 1.5);
-    for x in [from, to] {
-        scene.line(&[(x, y - 7.0), (x, y + 7.0)], color, 1.5);
-    }
-}
-
-/// An interval that can be drawn: two finite ends in order.
-pub fn usable([low, high]: [f64; 2]) -> bool {
-    low.is_finite() && high.is_finite() && low <= high
 }

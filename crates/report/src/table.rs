@@ -6,7 +6,7 @@ use dpsgd_protocol::results::{Cell, Results};
 
 use crate::render::printable;
 use crate::units;
-use crate::view::{self, View, counts, why};
+use crate::view::{self, View, counts, interval, why};
 
 /// Columns that a terminal is taken to have.
 const COLUMNS: usize = 120;
@@ -59,7 +59,7 @@ fn sheet(view: &View, mode: Mode, batch_size: usize) -> Sheet {
         let ratio = median.zip(fastest).map(|(median, fastest)| units::times(median / fastest));
         let mut row = vec![
             cell.contender(),
-            median.map_or_else(|| "–".into(), |median| units::time_with_interval(median, cell.median_ci95_s)),
+            median.map_or_else(|| "–".into(), |median| units::time_with_interval(median, interval(cell))),
             ratio.unwrap_or_else(|| "–".into()),
             units::time(cell.mean_epoch_s),
             units::time(median.map(|s| s / cell.examples_per_epoch.max(1) as f64)),
@@ -146,7 +146,7 @@ fn grid(sheet: &Sheet) -> String {
         cells.chain([sheet.header[column].chars().count()]).max().unwrap_or(0)
     };
     let figures: usize = (1..sheet.header.len()).map(|column| widest(column) + 2).sum();
-    let room = COLUMNS.saturating_sub(figures).max(SHORTEST_NAME);
+    let room = COLUMNS.saturating_sub(figures + 1).max(SHORTEST_NAME);
     for row in &sheet.rows {
         let name = shorten(&row[0], room);
         table.add_row(std::iter::once(&name).chain(&row[1..]).map(|cell| comfy_table::Cell::new(printable(cell))));

@@ -33,6 +33,12 @@ pub fn counts(cell: &Cell) -> bool {
     cell.status == Status::Ok && cell.median_epoch_s.is_some_and(|s| s.is_finite() && s > 0.0)
 }
 
+/// The interval of a cell's median, if it says something: a single process has none.
+pub fn interval(cell: &Cell) -> Option<[f64; 2]> {
+    let usable = |[low, high]: &[f64; 2]| low.is_finite() && high.is_finite() && low <= high;
+    cell.median_ci95_s.filter(usable).filter(|_| cell.processes.len() > 1)
+}
+
 /// The name of a status as people read it.
 pub fn status(status: Status) -> &'static str {
     match status {
@@ -172,8 +178,13 @@ impl<'a> View<'a> {
                 if processes == "1" { "process" } else { "processes" },
                 if epochs == "1" { "epoch" } else { "epochs" }
             ),
-            _ => "nothing".into(),
+            _ => "no epochs".into(),
         }
+    }
+
+    /// The fewest processes of any contender whose time counts.
+    pub fn fewest_processes(&self) -> Option<usize> {
+        self.cells.iter().filter(|cell| counts(cell)).map(|cell| cell.processes.len()).min()
     }
 
     /// Processor, threads, device, software and date.

@@ -40,7 +40,7 @@ pub fn draw(view: &View) -> Scene {
     }
     let same = if panels.len() > 1 { " Both axes are the same in all panels." } else { "" };
     let caption = format!("{} per contender.{same}", view.replicates());
-    figure.finish(&view.absent(&[mode]), &[caption, view.machine()])
+    figure.finish(&view.absent(&[mode]), &caption, &view.machine())
 }
 
 /// What all panels have in common.

@@ -44,5 +44,5 @@ pub fn draw(view: &View) -> Scene {
         .draw(&mut figure, &groups);
     }
     let caption = format!("Median and mean over all epochs of {} per contender.", view.replicates());
-    figure.finish(&view.absent(&[mode]), &[caption, view.machine()])
+    figure.finish(&view.absent(&[mode]), &caption, &view.machine())
 }

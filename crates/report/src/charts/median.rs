@@ -2,7 +2,7 @@
 
 use crate::axis::Axis;
 use crate::charts::{NOTHING, groups, subtitle};
-use crate::figure::{Figure, Row, Rows, interval, title, usable};
+use crate::figure::{Figure, Row, Rows, interval, title};
 use crate::scene::Scene;
 use crate::units;
 use crate::view::{self, View};
@@ -18,7 +18,7 @@ pub fn draw(view: &View) -> Scene {
     let mut figure = Figure::new(title(view, "median epoch time", Some(view::mode(mode))), &subtitle(view, rest));
     let groups = groups(view, mode, |cell| {
         let median = cell.median_epoch_s?;
-        let ci95 = cell.median_ci95_s.filter(|interval| usable(*interval));
+        let ci95 = view::interval(cell);
         let shown = units::time_with_interval(median, ci95);
         let name = cell.contender();
         Some((Row { look: view.look(&name), name, figure: shown }, Median { median, ci95 }))
@@ -43,9 +43,15 @@ pub fn draw(view: &View) -> Scene {
         .draw(&mut figure, &groups);
     }
     let caption = format!(
-        "Marks: median over all epochs of {} per contender. Lines and brackets: 95% bootstrap interval, resampled over \
-         processes.",
-        view.replicates()
+        "Marks: median over all epochs of {} per contender. {}",
+        view.replicates(),
+        match view.fewest_processes() {
+            Some(1) => "No interval with a single process.",
+            Some(2..5) => {
+                "Bands: 95% bootstrap interval, resampled over processes; with so few of them it is narrower than that."
+            }
+            _ => "Bands: 95% bootstrap interval, resampled over processes.",
+        }
     );
-    figure.finish(&view.absent(&[mode]), &[caption, view.machine()])
+    figure.finish(&view.absent(&[mode]), &caption, &view.machine())
 }

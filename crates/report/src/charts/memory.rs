@@ -23,7 +23,7 @@ pub fn draw(view: &View) -> Scene {
     if gpu {
         caption.push_str(" GPU memory is sampled from outside the process.");
     }
-    figure.finish(&view.absent(&[mode]), &[caption, view.machine()])
+    figure.finish(&view.absent(&[mode]), &caption, &view.machine())
 }
 
 /// Draws one kind of memory; whether any contender has it.

@@ -6,7 +6,7 @@ use dpsgd_stats::{Ratio, median, ratio_ci95};
 
 use crate::axis::Axis;
 use crate::charts::{heading, subtitle};
-use crate::figure::{Figure, Group, Row, Rows, interval, title, usable};
+use crate::figure::{Figure, Group, Row, Rows, interval, title};
 use crate::scene::Scene;
 use crate::units;
 use crate::view::{View, counts};
@@ -48,7 +48,7 @@ pub fn draw(view: &View) -> Scene {
             axis_title: "private over non-private epoch time, log scale; the line at 1× is no cost",
             reference: Some(1.0),
             draw: &|scene, axis, y, row, ratio: &Ratio| {
-                if let Some(ci95) = ratio.ci95.filter(|interval| usable(*interval)) {
+                if let Some(ci95) = ratio.ci95 {
                     interval(scene, axis, y, ci95, row.look.color);
                 }
                 row.look.mark(scene, (axis.at(ratio.ratio), y), 4.5);
@@ -57,11 +57,11 @@ pub fn draw(view: &View) -> Scene {
         .draw(&mut figure, &groups);
     }
     let caption = format!(
-        "Marks: geometric mean over rounds of the ratio of a round's two medians; {}. Lines and brackets: 95% bootstrap \
-         interval over rounds.",
+        "Marks: geometric mean over rounds of the ratio of a round's two medians; {}. Bands: 95% bootstrap interval \
+         over rounds.",
         view.replicates()
     );
-    figure.finish(&view.absent(&[Mode::Private, Mode::NonPrivate]), &[caption, view.machine()])
+    figure.finish(&view.absent(&[Mode::Private, Mode::NonPrivate]), &caption, &view.machine())
 }
 
 /// The ratio of the medians of processes of the same round; of the overall medians if no round has both.
