@@ -3,6 +3,8 @@
 //! Until then it answers as NAME: by itself with made-up replies, or truly, by passing the requests on to GOOD_WORKER.
 //! STAGE is a request's name, or `start` for before the first. The faults are the match arms of `Faulty::fail`.
 
+#![expect(clippy::zombie_processes, reason = "to leave processes behind is the point")]
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -113,8 +115,7 @@ impl<'a> Faulty<'a> {
         if self.stage == "start" {
             self.fail(None);
         }
-        let mut lines = io::stdin().lock().lines().map_while(Result::ok);
-        while let Some(line) = lines.next() {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
             let request: Request = serde_json::from_str(&line).unwrap();
             let stage = serde_json::to_value(&request).unwrap()["request"].as_str().unwrap().to_string();
             let skipped = self.fault == "skip" && stage == self.stage;

@@ -195,3 +195,15 @@ fn ctrl_c_and_sigterm_keep_what_was_measured_and_stop_the_workers() {
         assert!(rows.iter().all(|row| row.status == Status::Ok), "{signal}: an interrupted row is not a failed one");
     }
 }
+
+#[test]
+fn a_second_signal_ends_the_runner_at_once_and_the_guard_ends_the_workers() {
+    let run = Run::new(600, &[("sleeper", "nameless=forks=hang-on=1:FILE", "epoch")]);
+    let mut child = run.start_until_it_hangs(1);
+    // Two kinds, because two of one kind may arrive as one.
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        kill(Pid::from_raw(child.0.id() as i32), signal).unwrap();
+    }
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    wait_for("no worker is left", Duration::from_secs(5), || processes_of(&run.marker).is_empty());
+}

@@ -2,6 +2,8 @@
 
 use dpsgd_protocol::messages::ErrorKind;
 use dpsgd_protocol::results::Status;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
 
 /// Longest reason kept, in characters.
 const REASON_LIMIT: usize = 600;
@@ -39,10 +41,29 @@ impl WorkerError {
         };
         WorkerError::new(status, message)
     }
+
+    /// The worker ended by itself. `oom_killed`: the kernel has killed some process for memory meanwhile, which is this
+    /// one only if it died by SIGKILL.
+    pub(super) fn exited(how: WaitStatus, when: &str, oom_killed: bool, last_line: &str) -> Self {
+        let (how, killed_for_memory) = match how {
+            WaitStatus::Signaled(_, Signal::SIGKILL, _) if oom_killed => {
+                ("was killed by the kernel for lack of memory".to_string(), true)
+            }
+            WaitStatus::Signaled(_, signal, _) => (format!("was killed by {signal}"), false),
+            WaitStatus::Exited(_, code) => (format!("exited with status {code}"), false),
+            other => (format!("ended: {other:?}"), false),
+        };
+        let exhausted = killed_for_memory || names_exhausted_memory(last_line);
+        let status = if exhausted { Status::OutOfMemory } else { Status::Failed };
+        match last_line {
+            "" => WorkerError::new(status, format!("the worker {how} {when}; it printed nothing")),
+            line => WorkerError::new(status, format!("the worker {how} {when}; last line: {line}")),
+        }
+    }
 }
 
 /// Whether a message is one by which Python, C++, Rust, CUDA or XLA say that memory ran out.
-pub(super) fn names_exhausted_memory(message: &str) -> bool {
+fn names_exhausted_memory(message: &str) -> bool {
     let lower = message.to_lowercase();
     let rust_abort = lower.contains("memory allocation of") && lower.contains("bytes failed");
     let words = lower.split(|c: char| !c.is_alphanumeric() && c != '_').collect::<Vec<_>>();
@@ -54,7 +75,7 @@ pub(super) fn names_exhausted_memory(message: &str) -> bool {
 }
 
 /// Newlines and runs of blanks become one blank, control characters vanish, and a long text loses its middle.
-pub(super) fn one_line(text: &str) -> String {
+fn one_line(text: &str) -> String {
     let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = printable.split_whitespace().collect::<Vec<_>>().join(" ");
     let length = line.chars().count();
@@ -88,6 +109,21 @@ mod tests {
         }
         assert_eq!(WorkerError::from_reply(ErrorKind::Unsupported, "no lstm").status, Status::Unavailable);
         assert_eq!(WorkerError::from_reply(ErrorKind::OutOfMemory, "big").status, Status::OutOfMemory);
+    }
+
+    #[test]
+    fn a_kill_is_the_kernels_only_if_its_counter_has_grown() {
+        let pid = nix::unistd::Pid::from_raw(1);
+        let killed = |signal, oom_killed| {
+            let error = WorkerError::exited(WaitStatus::Signaled(pid, signal, false), "during load", oom_killed, "");
+            (error.status, error.reason)
+        };
+        let by_kernel = "the worker was killed by the kernel for lack of memory during load; it printed nothing";
+        assert_eq!(killed(Signal::SIGKILL, true), (Status::OutOfMemory, by_kernel.into()));
+        assert_eq!(killed(Signal::SIGKILL, false).0, Status::Failed);
+        assert_eq!(killed(Signal::SIGSEGV, true).0, Status::Failed);
+        let python = WorkerError::exited(WaitStatus::Exited(pid, 1), "during load", false, "MemoryError");
+        assert_eq!(python.status, Status::OutOfMemory);
     }
 
     #[test]

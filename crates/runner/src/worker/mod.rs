@@ -215,14 +215,14 @@ impl Worker {
 
     fn wait_for_answer(&mut self, name: &str, timeout: Duration) -> Result<Reply, WorkerError> {
         let begin = Instant::now();
-        let mut ended_at = None;
+        let mut has_ended = false;
         loop {
-            let patience = if ended_at.is_some() { LAST_WORDS } else { TICK.min(timeout) };
+            let patience = if has_ended { LAST_WORDS } else { TICK.min(timeout) };
             match self.answers.recv_timeout(patience) {
                 Ok(Answer::Reply(reply)) => return Ok(reply),
                 Ok(Answer::Garbage(reason)) => return Err(self.broken(&format!("to {name}, it sent {reason}"))),
                 Ok(Answer::End) | Err(RecvTimeoutError::Disconnected) => return Err(self.gone(name, timeout, begin)),
-                Err(RecvTimeoutError::Timeout) if ended_at.is_some() => return Err(self.gone(name, timeout, begin)),
+                Err(RecvTimeoutError::Timeout) if has_ended => return Err(self.gone(name, timeout, begin)),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if self.guard.is_interrupted() {
@@ -233,9 +233,7 @@ impl Worker {
                 return Err(self.late(name, timeout));
             }
             // A process that the worker forked may hold its descriptor open, so the end of replies is not enough.
-            if self.exit_status().is_some() {
-                ended_at = Some(Instant::now());
-            }
+            has_ended = self.exit_status().is_some();
         }
     }
 
@@ -246,7 +244,7 @@ impl Worker {
         loop {
             match self.exit_status() {
                 Some(WaitStatus::Exited(_, 0)) => return Ok(()),
-                Some(status) => return Err(self.exited("after bye", Some(status))),
+                Some(status) => return Err(self.exited("after bye", status)),
                 None if self.guard.is_interrupted() => return Err(WorkerError::interrupted()),
                 None if begin.elapsed() >= timeout => return Err(self.late("exit", timeout)),
                 None => std::thread::sleep(Duration::from_millis(20)),
@@ -259,7 +257,7 @@ impl Worker {
         let closed = Instant::now();
         loop {
             match self.exit_status() {
-                Some(status) => return self.exited(&format!("during {name}"), Some(status)),
+                Some(status) => return self.exited(&format!("during {name}"), status),
                 None if self.guard.is_interrupted() => {
                     self.end();
                     return WorkerError::interrupted();
@@ -273,21 +271,11 @@ impl Worker {
     }
 
     /// The worker has ended by itself.
-    fn exited(&mut self, when: &str, status: Option<WaitStatus>) -> WorkerError {
+    fn exited(&mut self, when: &str, status: WaitStatus) -> WorkerError {
         // The kernel counts a kill before the process is gone, so the counter is read after.
         let oom_killed = OomKills::read().grown_since(&self.oom_kills);
         self.end();
-        let last = self.log.last_line();
-        let last_shown = if last.is_empty() { "it printed nothing".into() } else { format!("last line: {last}") };
-        let (how, status) = match status {
-            Some(WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)) if oom_killed => {
-                ("was killed by the kernel for lack of memory".into(), Status::OutOfMemory)
-            }
-            Some(WaitStatus::Signaled(_, signal, _)) => (format!("was killed by {signal}"), memory_or_failed(&last)),
-            Some(WaitStatus::Exited(_, code)) => (format!("exited with status {code}"), memory_or_failed(&last)),
-            _ => ("ended".into(), memory_or_failed(&last)),
-        };
-        WorkerError::new(status, format!("the worker {how} {when}; {last_shown}"))
+        WorkerError::exited(status, when, oom_killed, &self.log.last_line())
     }
 
     /// The worker does not keep to the protocol.
@@ -360,10 +348,6 @@ fn spawn_error(launch: &Launch, error: &io::Error) -> WorkerError {
         _ => Status::Failed,
     };
     WorkerError::new(status, format!("{} can't be started: {error}", launch.program.display()))
-}
-
-fn memory_or_failed(last_line: &str) -> Status {
-    if error::names_exhausted_memory(last_line) { Status::OutOfMemory } else { Status::Failed }
 }
 
 fn request_name(request: &Request) -> &'static str {
