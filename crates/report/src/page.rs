@@ -129,9 +129,9 @@ fn table(sheet: &Sheet) -> String {
         html.push_str("</tr>\n");
     }
     html.push_str("</tbody>\n</table>\n</div>\n");
-    if !sheet.absent.is_empty() || !sheet.warnings.is_empty() {
+    if !sheet.absent.is_empty() || !sheet.notes.is_empty() {
         html.push_str("<ul class=\"notes\">\n");
-        for (contender, note) in sheet.absent.iter().chain(&sheet.warnings) {
+        for (contender, note) in sheet.absent.iter().chain(&sheet.notes) {
             html.push_str(&format!("<li>{}: {}</li>\n", escape(contender), escape(note)));
         }
         html.push_str("</ul>\n");

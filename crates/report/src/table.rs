@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, TableStyle};
 use dpsgd_core::Mode;
 use dpsgd_protocol::results::{Cell, Results};
+use dpsgd_stats::break_even;
 
 use crate::render::printable;
 use crate::units;
@@ -23,9 +24,12 @@ pub struct Sheet {
     pub rows: Vec<Vec<String>>,
     /// Contenders without a time, and why.
     pub absent: Vec<(String, String)>,
-    /// Contenders and what to know before trusting their figures.
-    pub warnings: Vec<(String, String)>,
+    /// Contenders, and what to know before trusting their figures or paying for their warm-up.
+    pub notes: Vec<(String, String)>,
 }
+
+/// A warm-up of fewer steady epochs than this is not worth a note.
+const NOTED_WARM_UP: f64 = 1.0;
 
 /// Every sheet of a workload: private first, small batches first.
 pub fn sheets(view: &View) -> Vec<Sheet> {
@@ -94,15 +98,34 @@ fn sheet(view: &View, mode: Mode, batch_size: usize) -> Sheet {
     if view.synthetic() {
         facts.push("synthetic data".into());
     }
-    let warned = timed.iter().flat_map(|cell| cell.warnings.iter().map(|warning| (cell.contender(), warning.clone())));
+    let warnings =
+        timed.iter().flat_map(|cell| cell.warnings.iter().map(|warning| (cell.contender(), warning.clone())));
+    let pay_offs = timed.iter().filter_map(|cell| Some((cell.contender(), pay_off(cell, &timed)?)));
     Sheet {
         workload: view.workload.to_string(),
         facts,
         header,
         rows,
         absent: rest.iter().map(|cell| (cell.contender(), why(cell))).collect(),
-        warnings: warned.collect(),
+        notes: warnings.chain(pay_offs).collect(),
     }
+}
+
+/// After how many epochs a long warm-up is made up for, against the contender for which that takes longest among those
+/// that are slower once warm.
+fn pay_off(cell: &Cell, timed: &[&Cell]) -> Option<String> {
+    let (warm_up, epoch) = (cell.warm_up_s?, cell.median_epoch_s?);
+    if warm_up < NOTED_WARM_UP * epoch {
+        return None;
+    }
+    let against = |other: &&Cell| {
+        let epochs = break_even(warm_up, epoch, other.warm_up_s?, other.median_epoch_s?)?;
+        (epochs > 0.0).then(|| (epochs, other.contender()))
+    };
+    let (epochs, other) = timed.iter().filter_map(against).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let warm_up = units::time(warm_up);
+    let epochs = if epochs == 1.0 { "1 epoch".into() } else { format!("{} epochs", units::plain(epochs)) };
+    Some(format!("its warm-up of {warm_up} pays off after {epochs} at the latest (against {other})"))
 }
 
 /// The largest relative error against the oracle; `–` if it was not checked.
@@ -126,7 +149,7 @@ pub fn table(results: &Results) -> String {
         for sheet in sheets {
             text.push_str(&format!("{}: {}\n", sheet.workload, sheet.facts.join(", ")));
             text.push_str(&grid(&sheet));
-            for (contender, note) in sheet.absent.iter().chain(&sheet.warnings) {
+            for (contender, note) in sheet.absent.iter().chain(&sheet.notes) {
                 text.push_str(&indented(&format!("{contender}: {note}")));
             }
             text.push('\n');
@@ -209,10 +232,10 @@ pub fn markdown(results: &Results) -> String {
                 text.push_str(&markdown_row(row.iter().map(String::as_str)));
             }
             text.push('\n');
-            for (contender, note) in sheet.absent.iter().chain(&sheet.warnings) {
+            for (contender, note) in sheet.absent.iter().chain(&sheet.notes) {
                 text.push_str(&format!("- {}: {}\n", markdown_text(contender), markdown_text(note)));
             }
-            if !sheet.absent.is_empty() || !sheet.warnings.is_empty() {
+            if !sheet.absent.is_empty() || !sheet.notes.is_empty() {
                 text.push('\n');
             }
         }

@@ -176,3 +176,24 @@ fn a_table_has_the_figures_of_the_file_fastest_first() {
     let slowest = cells.last().unwrap().median_epoch_s.unwrap() / cells[0].median_epoch_s.unwrap();
     assert!(rows[8].contains(&format!("{slowest:.0}×")), "{}", rows[8]);
 }
+
+#[test]
+fn a_table_says_when_a_warm_up_pays_off() {
+    let contenders = vec![
+        Contender::new("compiled", 0.1, 1.0, 10.0, 50.0),
+        Contender::new("plain", 0.6, 1.0, 0.0, 50.0),
+        Contender::new("slow", 5.0, 1.0, 0.0, 50.0),
+    ];
+    let mut results = Sample { contenders, batch_sizes: vec![64], ..Sample::typical() }.results();
+    for cell in &mut results.cells {
+        // 10 s are 20 times the half second that an epoch saves.
+        (cell.warm_up_s, cell.median_epoch_s) = match cell.strategy.as_str() {
+            "compiled" => (Some(10.0), Some(0.1)),
+            "plain" => (Some(0.0), Some(0.6)),
+            _ => (Some(0.0), Some(5.0)),
+        };
+    }
+    let expected = "compiled: its warm-up of 10.0 s pays off after 20 epochs at the latest (against plain)";
+    assert!(table(&results).contains(expected), "{}", table(&results));
+    assert!(!table(&results).contains("plain: its warm-up"));
+}

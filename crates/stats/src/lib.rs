@@ -1,6 +1,6 @@
 //! The statistics of a benchmark, as pure functions of raw epoch times: [`median`]s and their bootstrap intervals
 //! ([`bootstrap_median_ci95`]), paired ratios ([`ratio_ci95`]), the detection of a warm-up ([`steady_state`],
-//! [`warm_up`]), an exact [`permutation_test`], the goodness of fit of noise ([`ks_normal`]), and the facts behind
+//! [`warm_up`], [`break_even`]), an exact [`permutation_test`], the goodness of fit of noise ([`ks_normal`]), and the facts behind
 //! warnings ([`outliers`], [`drift`]).
 //!
 //! The replicate is the *process*: a hundred epochs of one process are one trial, because memory layout, clock
@@ -20,5 +20,5 @@ pub use bootstrap::{Ratio, bootstrap_median_ci95, ratio_ci95};
 pub use ks::{KsTest, ks_normal};
 pub use permutation::permutation_test;
 pub use spread::{Drift, Outliers, drift, outliers};
-pub use steady::{SETTLED, steady_state, warm_up};
+pub use steady::{SETTLED, break_even, steady_state, warm_up};
 pub use summary::{geometric_mean, mad, mean, median, quantile};

@@ -45,6 +45,18 @@ pub fn warm_up(epochs: &[f64]) -> Option<f64> {
     Some(before.iter().map(|epoch| epoch - level).sum::<f64>().max(0.0))
 }
 
+/// The number of epochs after which a contender with a longer warm-up has caught up with one that is slower once warm:
+/// the least n with `warm_up + n * epoch <= other_warm_up + n * other_epoch`, all in seconds. 0 if it is never behind;
+/// `None` if it never catches up, or a figure is not finite.
+pub fn break_even(warm_up: f64, epoch: f64, other_warm_up: f64, other_epoch: f64) -> Option<f64> {
+    let (behind, gain) = (warm_up - other_warm_up, other_epoch - epoch);
+    if !(behind.is_finite() && gain.is_finite()) || (gain <= 0.0 && behind > 0.0) || gain < 0.0 {
+        return None;
+    }
+    // A rounding error above a whole number of epochs is that number.
+    if behind <= 0.0 { Some(0.0) } else { Some((behind / gain * (1.0 - 1e-9)).ceil()) }
+}
+
 /// Whether the medians of the two halves differ by more than noise and by more than [`SETTLED`] of `level`.
 fn is_moving(reference: &[f64], level: f64) -> Option<bool> {
     let half = reference.len() / 2;

@@ -1,6 +1,6 @@
 //! Series whose settling is known because they were made that way.
 
-use dpsgd_stats::{steady_state, warm_up};
+use dpsgd_stats::{break_even, steady_state, warm_up};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -102,4 +102,26 @@ fn a_start_that_is_faster_than_what_follows_is_not_a_negative_warm_up() {
     let epochs = [1.0, 1.0, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5];
     assert_eq!(steady_state(&epochs), Some(2));
     assert_eq!(warm_up(&epochs), Some(0.0));
+}
+
+#[test]
+fn a_warm_up_is_made_up_for_at_the_first_epoch_at_which_the_totals_have_crossed() {
+    for (warm_up, epoch, other_warm_up, other_epoch) in
+        [(10.0, 1.0, 0.0, 3.0), (2.4, 0.94, 0.0, 1.45), (5.0, 0.5, 4.0, 0.6), (0.3, 0.1, 0.2, 5.0)]
+    {
+        let total = |warm_up: f64, epoch: f64, n: u32| warm_up + f64::from(n) * epoch;
+        let counted =
+            (0..).find(|n| total(warm_up, epoch, *n) <= total(other_warm_up, other_epoch, *n) + 1e-9).unwrap();
+        assert_eq!(break_even(warm_up, epoch, other_warm_up, other_epoch), Some(f64::from(counted)));
+    }
+}
+
+#[test]
+fn one_that_is_slower_in_the_long_run_never_makes_up_for_its_warm_up() {
+    assert_eq!(break_even(1.0, 2.0, 0.0, 1.0), None);
+    assert_eq!(break_even(1.0, 1.0, 0.0, 1.0), None);
+    assert_eq!(break_even(0.0, 2.0, 1.0, 1.0), None);
+    assert_eq!(break_even(f64::NAN, 1.0, 0.0, 2.0), None);
+    assert_eq!(break_even(0.0, 1.0, 0.0, 2.0), Some(0.0));
+    assert_eq!(break_even(0.0, 1.0, 0.0, 1.0), Some(0.0));
 }
