@@ -95,9 +95,18 @@ impl<'a> Run<'a> {
 
     /// Prepares, verifies and measures all that is not measured yet.
     pub fn carry_out(mut self) -> Result<Results, RunError> {
-        let outcome = self.prepare().and_then(|()| self.verify()).and_then(|()| self.measure());
+        let outcome = self.prepare().and_then(|()| {
+            // From here on there is something for --resume to continue.
+            self.rows.save(&self.cells)?;
+            self.verify()?;
+            self.measure()
+        });
         // Data and reference values can be made again from the seed; only results and logs are worth keeping.
         let _ = std::fs::remove_dir_all(self.folder.join("work"));
+        if matches!(outcome, Err(RunError::Prepare { .. })) {
+            // Bad data or a bad batch size: leave nothing behind. Only empty folders go.
+            let _ = std::fs::remove_dir(self.folder.join("logs")).and_then(|()| std::fs::remove_dir(&self.folder));
+        }
         outcome.map(|()| self.rows.results().clone())
     }
 
