@@ -19,18 +19,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent.parent / "bench-configs" / "models"
 WORKERS = [("naive", None), ("batched", "captured"), ("batched", "expanded")]
 RIVALS = ["naive_loop", "torch_func_vmap"]
-
-
-def load_toml(path):
-    import tomllib
-
-    return tomllib.loads(path.read_text())
 
 
 def save_safetensors(path, tensors):
@@ -53,7 +48,7 @@ def floats(count, bound):
 
 def write_job(folder, name, batch_size, examples):
     """Parameters, a synthetic data set and the schedule of one epoch, as the worker protocol has them."""
-    model = load_toml(MODELS / f"{name}.toml")
+    model = tomllib.loads((MODELS / f"{name}.toml").read_text())
     params = {}
     for i, layer in enumerate(model["layers"]):
         if layer["kind"] == "linear":
@@ -105,7 +100,7 @@ def run_worker(args, name, variant, model, folder, batch_size, processors):
             requests.flush()
             line = replies.readline()
             reply = json.loads(line) if line else {"reply": "nothing: the worker has died"}
-            if reply["reply"] in ("error",) or not line:
+            if reply["reply"] == "error" or not line:
                 raise SystemExit(f"{name}: {reply}")
             return reply
 
@@ -141,6 +136,8 @@ def run_rival(args, script, model, batch_size, processors):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workers", type=Path, required=True, help="folder of dpsgd-naive and dpsgd-batched")
+    parser.add_argument("--models", nargs="+", default=["ffnn", "mnist-cnn"], choices=["ffnn", "mnist-cnn"])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5, help="per process, after one to warm up")
@@ -149,8 +146,8 @@ def main():
     processors = sorted(os.sched_getaffinity(0))[: args.threads]
     random.seed(1)
     slower = []
-    for name in ("ffnn", "mnist-cnn"):
-        for batch_size in (64, 256):
+    for name in args.models:
+        for batch_size in args.batch_sizes:
             with tempfile.TemporaryDirectory() as folder:
                 folder = Path(folder)
                 model = write_job(folder, name, batch_size, args.examples)
@@ -165,13 +162,12 @@ def main():
                             seconds = run_worker(args, who, variant, model, folder, batch_size, processors)
                         times[contender].append(seconds)
             median = {contender: statistics.median(values) for contender, values in times.items()}
-            rounds = lambda a, b: [x / y for x, y in zip(times[a], times[b])]
             better = min([("batched", "captured"), ("batched", "expanded")], key=median.get)
             pairs = {"naive": (("naive", None), ("naive_loop", None)), "batched": (better, ("torch_func_vmap", None))}
             result = {"model": name, "batch_size": batch_size, "threads": args.threads}
             result["us_per_example"] = {" ".join(filter(None, c)): round(s * 1e6, 2) for c, s in median.items()}
             for worker, (ours, rival) in pairs.items():
-                ratio = statistics.median(rounds(ours, rival))
+                ratio = statistics.median(a / b for a, b in zip(times[ours], times[rival]))
                 result[f"{worker} / {rival[0]}"] = round(ratio, 3)
                 if ratio > 1:
                     slower.append(f"{worker} on {name} at batch size {batch_size}: {ratio:.2f} times its rival's time")

@@ -56,3 +56,28 @@ impl Factors {
 pub fn squared_norms(values: &Tensor) -> Result<Tensor> {
     values.f_flatten(1, -1)?.f_norm_scalaropt_dim(2.0, [1i64], false)?.f_square_()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        Vec::try_from(tensor).expect("a vector of f32")
+    }
+
+    #[test]
+    fn a_zero_gradient_has_factor_one_and_a_longer_one_exactly_clip_norm_over_norm() {
+        let factors = Factors::new(&Tensor::from_slice(&[0f32, 0.25, 1.0, 4.0, 1e12]), 0.5).unwrap();
+        assert_eq!(values(&factors.scale), [1.0, 1.0, 0.5, 0.25, 0.5e-6]);
+        assert_eq!(factors.non_finite, 0);
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_are_counted_and_summed_as_zeros() {
+        let nan = f32::NAN;
+        let factors = Factors::new(&Tensor::from_slice(&[nan, 4.0, f32::INFINITY]), 1.0).unwrap();
+        assert_eq!((values(&factors.scale), factors.non_finite), (vec![0.0, 0.5, 0.0], 2));
+        let gradients = Tensor::from_slice(&[nan, 1.0, 2.0, 6.0, f32::INFINITY, nan]).view([3, 2]);
+        assert_eq!(values(&factors.weighted_sum(&gradients).unwrap()), [1.0, 3.0]);
+    }
+}
