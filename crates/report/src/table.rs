@@ -45,7 +45,7 @@ fn sheet(view: &View, mode: Mode, batch_size: usize) -> Sheet {
     let energy = timed.iter().any(|cell| cell.energy_j.is_some());
     let roofline = timed.iter().any(|cell| cell.roofline_fraction.is_some());
     let mut header =
-        vec!["contender", "median [95% ci]", "ratio", "mean", "per example", "warm-up", "1st step", "peak RSS"];
+        vec!["contender", "median [95% CI]", "vs best", "mean", "per example", "warm-up", "1st step", "peak RSS"];
     header.push("CPU");
     for (head, present) in [("GPU mem", gpu), ("GPU", gpu), ("energy", energy), ("of peak", roofline)] {
         if present {
@@ -253,7 +253,7 @@ fn markdown_row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
 fn markdown_text(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in printable(text).chars() {
-        if "\\`*_|<>[]".contains(c) {
+        if "\\`*_|<>".contains(c) {
             escaped.push('\\');
         }
         escaped.push(c);

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use dpsgd_core::Mode;
-use dpsgd_protocol::results::{Results, Status};
+use dpsgd_protocol::results::{DataKind, Results, Status};
 use dpsgd_report::{markdown, plots, table};
 use sample::{Contender, Sample};
 
@@ -17,6 +17,11 @@ fn plotted(results: &Results) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     plots(results, dir.path()).expect("plots");
     dir
+}
+
+/// One workload and one batch size, where more would only take longer.
+fn small() -> Sample {
+    Sample { workloads: vec![("mnist-cnn", DataKind::Real, 1.0)], batch_sizes: vec![64], ..Sample::typical() }
 }
 
 fn svg(dir: &Path, workload: &str, ending: &str) -> String {
@@ -65,7 +70,7 @@ fn contenders_that_failed_are_named_with_their_status_in_every_plot_table_and_pa
 
 #[test]
 fn times_of_a_disqualified_contender_are_nowhere() {
-    let mut results = Sample::typical().results();
+    let mut results = small().results();
     let wrong =
         results.cells.iter_mut().find(|cell| cell.contender() == "fused" && cell.mode == Mode::Private).unwrap();
     wrong.status = Status::Disqualified;
@@ -81,7 +86,7 @@ fn times_of_a_disqualified_contender_are_nowhere() {
 
 #[test]
 fn contenders_of_the_config_without_a_row_are_listed() {
-    let mut results = Sample::typical().results();
+    let mut results = small().results();
     results.cells.retain(|cell| cell.strategy != "naive");
     let dir = plotted(&results);
     assert!(svg(dir.path(), "mnist-cnn", "median").contains("naive: not measured"));
@@ -104,9 +109,9 @@ fn synthetic_data_is_marked_everywhere_and_real_data_nowhere() {
 
 #[test]
 fn a_contender_has_one_colour_in_all_plots() {
-    let one = Sample { contenders: vec![Contender::new("fused", 0.08, 1.15, 2.0, 60.0)], ..Sample::typical() };
+    let one = Sample { contenders: vec![Contender::new("fused", 0.08, 1.15, 2.0, 60.0)], ..small() };
     let dir = plotted(&one.results());
-    let all = plotted(&Sample::typical().results());
+    let all = plotted(&small().results());
     for ending in ENDINGS {
         assert!(svg(dir.path(), "mnist-cnn", ending).contains("#0072B2"), "{ending}");
         assert!(svg(all.path(), "mnist-cnn", ending).contains("#0072B2"), "{ending}");
@@ -115,7 +120,7 @@ fn a_contender_has_one_colour_in_all_plots() {
 
 #[test]
 fn the_same_results_give_the_same_files() {
-    let results = Sample::typical().results();
+    let results = small().results();
     let (first, second) = (plotted(&results), plotted(&results));
     for entry in fs::read_dir(first.path()).unwrap() {
         let name = entry.unwrap().file_name();
@@ -130,11 +135,7 @@ fn names_that_are_no_file_names_and_text_that_is_no_xml_do_no_harm() {
         Contender::new("a<b>&\"c\"'\u{1b}[31m", 0.1, 2.0, 0.0, 10.0),
         Contender::failing("d|e\nf", Status::Failed, "panicked at <unknown>\u{0}\nline & two"),
     ];
-    let sample = Sample {
-        contenders,
-        workloads: vec![("../my/net", dpsgd_protocol::results::DataKind::Real, 1.0)],
-        ..Sample::typical()
-    };
+    let sample = Sample { contenders, workloads: vec![("../my/net", DataKind::Real, 1.0)], ..Sample::typical() };
     let results = sample.results();
     let dir = plotted(&results);
     let text = svg(dir.path(), ".._my_net", "median");
