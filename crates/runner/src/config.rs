@@ -114,7 +114,7 @@ pub struct Workload {
     pub dataset: String,
 }
 
-/// What to measure, checked. Only what needs the data is left to check: [`Config::check_batch_sizes`].
+/// What to measure, checked. Only what needs the data is left to [`crate::prepare`]: whether a batch is larger than it.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The file it came from; `None` for [`Config::everything`].
@@ -293,14 +293,6 @@ impl Config {
     pub fn entries<'r>(&self, registry: &'r Registry) -> Vec<&'r Entry> {
         let takes_part = |entry: &&Entry| self.contenders.iter().any(|contender| contender.strategy == entry.name);
         registry.entries().iter().filter(takes_part).collect()
-    }
-
-    /// Checks the batch sizes against the examples that `workload` turned out to have.
-    pub fn check_batch_sizes(&self, workload: &str, examples: usize) -> Result<(), ConfigError> {
-        check_against(&self.batch_sizes, examples, &format!("examples of {workload}")).map_err(|reason| {
-            let place = self.path.as_ref().map_or_else(|| "options".into(), |path| path.display().to_string());
-            ConfigError::Value { place, reason }
-        })
     }
 
     /// What the results file says of this config.

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Some(Command::Verify(args)) => cmd::verify::run(args),
         Some(Command::Plot(args)) => cmd::plot::run(args),
         Some(Command::Prepare) => return runner::prepare::main(),
-        Some(Command::Guard { .. }) => return runner::worker::guard_main(),
+        Some(Command::Guard) => return runner::worker::guard_main(),
         None if cli.run.all => cmd::run::run(&cli.run),
         None => {
             print!("{}", cli::help());

@@ -72,11 +72,6 @@ impl Toolbox {
             None => Err(Unavailable(format!("strategy `{strategy}` was not prepared"))),
         }
     }
-
-    /// Every strategy that was wanted, by name.
-    pub fn launchers(&self) -> impl Iterator<Item = (&str, Result<&Launcher, &Unavailable>)> {
-        self.launchers.iter().map(|(name, launcher)| (name.as_str(), launcher.as_ref()))
-    }
 }
 
 /// The package to build for a strategy.
