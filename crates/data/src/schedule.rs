@@ -4,14 +4,14 @@
 //! just-in-time compiler compile twice, and its cost would hide in the median.
 
 use std::fmt;
-use std::str::FromStr;
 
-use dpsgd_core::nearest;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use serde::{Deserialize, Serialize};
 
 /// The order in which an epoch visits the examples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     /// As stored; the same in every epoch.
     Sequential,
@@ -35,18 +35,6 @@ impl Order {
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for Order {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Order::ALL.into_iter().find(|order| order.name() == text).ok_or_else(|| {
-            let suggestion = nearest(text, Order::ALL.map(Order::name));
-            let suggestion = suggestion.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-            format!("order `{text}`: must be one of `sequential`, `shuffle`{suggestion}")
-        })
     }
 }
 

@@ -152,7 +152,7 @@ fn the_clock_stops_only_when_the_updated_parameters_are_ready() {
 #[test]
 fn what_is_out_of_order_unknown_or_of_another_version_is_a_protocol_error() {
     let step = Request::Step { indices: vec![0], mask: vec![true] };
-    assert_eq!(error_kind(&talk(&[step.clone()])[0]), Some(ErrorKind::Protocol));
+    assert_eq!(error_kind(&talk(std::slice::from_ref(&step))[0]), Some(ErrorKind::Protocol));
     assert_eq!(error_kind(&talk(&[hello(), step])[1]), Some(ErrorKind::Protocol));
     let lines = [r#"{"request":"hello","version":99}"#, "garbage", r#"{"request":"bye","x":1}"#];
     let replies = talk_lines(lines.map(String::from).to_vec());

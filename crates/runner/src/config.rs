@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dpsgd_core::{Device, DpSgd, InputError, Mode, ModelSpec, read_toml};
+use dpsgd_data::Order;
 use dpsgd_protocol::results::RunConfig;
 use serde::Deserialize;
 
@@ -81,26 +82,6 @@ pub struct OwnWorkload {
     pub model: PathBuf,
     /// A name of [`dpsgd_data::names`] that fits the model.
     pub dataset: String,
-}
-
-/// The order in which an epoch goes through the data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// As stored.
-    Sequential,
-    /// A fresh permutation for every epoch.
-    Shuffle,
-}
-
-impl Order {
-    /// The name used in configs and results.
-    pub fn name(self) -> &'static str {
-        match self {
-            Order::Sequential => "sequential",
-            Order::Shuffle => "shuffle",
-        }
-    }
 }
 
 /// A model and the data that it is trained on.

@@ -62,12 +62,3 @@ fn a_batch_size_that_gives_no_batch_is_an_error() {
     assert!(batches(Order::Sequential, 10, 0, 0, 0).is_err());
     assert!(batches(Order::Sequential, 0, 1, 0, 0).is_err());
 }
-
-#[test]
-fn orders_are_read_by_name_and_a_wrong_one_is_answered_with_all() {
-    for order in Order::ALL {
-        assert_eq!(order.to_string().parse::<Order>(), Ok(order));
-    }
-    let error = "shufle".parse::<Order>().unwrap_err();
-    assert_eq!(error, "order `shufle`: must be one of `sequential`, `shuffle`; did you mean `shuffle`?");
-}

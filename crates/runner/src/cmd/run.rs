@@ -31,6 +31,7 @@ pub fn run(args: &RunArgs) -> Outcome {
     let started = Timestamp::now();
     let folders = folders(args.out.as_deref(), started)?;
     out::check(&folders.results, args.resume)?;
+    let host = Host::of(&args.places)?;
     let cells = plan::cells(&config, &registry);
     if args.dry_run {
         cells.iter().for_each(|cell| println!("{cell}"));
@@ -40,7 +41,7 @@ pub fn run(args: &RunArgs) -> Outcome {
         println!("estimated time, a rough guess from the models' FLOPs: {guess}, after set-up");
         return Ok(EXIT_OK);
     }
-    let toolbox = Toolbox::prepare(&Host::of(&args.places)?, &config.entries(&registry));
+    let toolbox = Toolbox::prepare(&host, &config.entries(&registry));
     let guard = Guard::start()?;
     let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard };
     let results = Run::new(bench, environment(started), &folders.results, args.resume)?.carry_out()?;

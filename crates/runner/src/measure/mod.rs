@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
                 dataset: workload.dataset.clone(),
                 data_dir: config.data.clone(),
                 examples: config.examples,
-                schedule: config.order.name().into(),
+                order: config.order,
                 batch_sizes: config.batch_sizes.clone(),
                 epochs: config.epochs,
                 seed: config.seed,

@@ -88,11 +88,11 @@ impl Rows {
     }
 
     /// Remembers what a contender said of itself. The error is the description it had earlier in this run.
-    pub fn describe(&mut self, description: Description) -> Result<(), Description> {
+    pub fn describe(&mut self, description: Description) -> Result<(), Box<Description>> {
         let same = |known: &&Description| known.name == description.name && known.variant == description.variant;
         let contenders = &mut self.results.environment.contenders;
         match contenders.iter().find(same) {
-            Some(known) if *known != description => Err(known.clone()),
+            Some(known) if *known != description => Err(Box::new(known.clone())),
             Some(_) => Ok(()),
             None => {
                 contenders.push(description);

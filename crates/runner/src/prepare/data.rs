@@ -20,8 +20,8 @@ pub struct DataJob {
     pub data_dir: Option<PathBuf>,
     /// At most this many examples.
     pub examples: Option<usize>,
-    /// `sequential` or `shuffle`.
-    pub schedule: String,
+    /// The order of the examples.
+    pub order: Order,
     /// Batch sizes.
     pub batch_sizes: Vec<usize>,
     /// Epochs, each with its own order.
@@ -55,7 +55,6 @@ pub(super) fn prepare(job: &DataJob) -> Result<PreparedData, PrepareError> {
         .map_err(PrepareError::new)?;
     loaded.dataset.check_fits(&job.model).map_err(PrepareError::new)?;
     let examples = loaded.dataset.len();
-    let order: Order = job.schedule.parse().map_err(PrepareError::new)?;
     for batch_size in &job.batch_sizes {
         if *batch_size == 0 || *batch_size > examples {
             let name = &job.model.name;
@@ -64,8 +63,8 @@ pub(super) fn prepare(job: &DataJob) -> Result<PreparedData, PrepareError> {
             )));
         }
         for epoch in 0..job.epochs {
-            let batches =
-                dpsgd_data::batches(order, examples, *batch_size, job.seed, epoch as u64).map_err(PrepareError::new)?;
+            let batches = dpsgd_data::batches(job.order, examples, *batch_size, job.seed, epoch as u64)
+                .map_err(PrepareError::new)?;
             let schedule = Schedule { width: batches.width, indices: batches.indices, mask: batches.mask };
             schedule.save(&schedule_file(&job.out, *batch_size, epoch)).map_err(PrepareError::new)?;
         }

@@ -122,7 +122,8 @@ impl<'a> Gate<'a> {
             }
             let (error, wrong) = self.check(case)?;
             // An error that is not a number is the largest of all.
-            largest = Some(largest.map_or(error, |largest| if error <= largest { largest } else { error }));
+            let larger = |largest: f64| if largest.is_nan() || error <= largest { largest } else { error };
+            largest = Some(largest.map_or(error, larger));
             failure = failure.or(wrong.map(|wrong| format!("{}: {wrong}", case.name)));
         }
         let max_relative_error = largest.filter(|error| error.is_finite());
@@ -159,7 +160,7 @@ impl<'a> Gate<'a> {
             }
         };
         let tolerance = self.expectations.tolerance;
-        let wrong = if !(error <= tolerance) {
+        let wrong = if error.is_nan() || error > tolerance {
             Some(format!("relative error {error:.2e}, allowed {tolerance:.0e}"))
         } else if counted != case.non_finite && case.needs == Needs::NonFinite {
             Some(format!("{counted} examples reported as not finite, expected {}", case.non_finite))

@@ -139,7 +139,8 @@ impl TensorNoise {
         let square_score = (sum_of_squares / count - 1.0) * (count / 2.0).sqrt();
         // Squares of few numbers have a long upper tail: allow it.
         let long_tail = MAX_SCORE * (1.0 + 4.0 / count.sqrt());
-        if !(mean_score.abs() <= MAX_SCORE) || !(square_score.abs() <= long_tail) {
+        let is_finite = sum_of_squares.is_finite();
+        if !is_finite || mean_score.abs() > MAX_SCORE || square_score.abs() > long_tail {
             let spread = (sum_of_squares / count).sqrt();
             return Some(format!(
                 "noise of `{name}` has mean {:.4} and standard deviation {spread:.4} in units of sigma C eta / B, over \
