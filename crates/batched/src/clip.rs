@@ -1,4 +1,4 @@
-//! From norms to clip factors.
+//! From norms to clip factors: exactly min(1, C / |g|), with no epsilon added to the norm.
 
 use dpsgd_torch::Result;
 use tch::Tensor;

@@ -7,12 +7,16 @@
 //! * [`expanded`]: every example gets its own copy of the parameters, so that autograd itself yields per-example
 //!   gradients: batched matrix products, grouped convolutions, one embedding table per example.
 //!
-//! Both need memory for `batch x parameters` values, the price of this kind of method. In non-private mode both take
-//! the plain batched PyTorch step.
+//! `expanded` always holds `batch x parameters` values. `captured` holds them for convolutions and LSTMs; the gradients
+//! of a linear layer it keeps as the two factors of their outer products, those of an embedding as the rows that are not
+//! zero. Neither adds gradients up before every example's norm over all parameters is known, so both take one forward
+//! and one backward pass per step. In non-private mode both take the plain batched PyTorch step.
+//!
+//! What the clip factors do to a gradient that is zero or not finite is in [`clip`].
 
-mod captured;
-mod clip;
-mod expanded;
+pub mod captured;
+pub mod clip;
+pub mod expanded;
 mod windows;
 
 use dpsgd_core::{ModelSpec, StrategyError};
