@@ -27,6 +27,16 @@ fn median_of(cell: &Cell, figure: impl Fn(&ProcessRun) -> Option<f64>) -> Option
     stats::median(&figures)
 }
 
+/// The epochs of a process after its warm-up, if it settled.
+fn steady_epochs(process: &ProcessRun) -> Option<Vec<f64>> {
+    stats::steady_state(&process.epochs_s).map(|first| process.epochs_s[first..].to_vec())
+}
+
+/// Chance of a drift warning about a process that does not drift.
+const DRIFT_SIGNIFICANCE: f64 = 0.01;
+/// Least relative change that a drift warning is worth.
+const DRIFT_WORTH_SAYING: f64 = 0.1;
+
 fn warnings(cell: &Cell, wanted_processes: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     let done = cell.processes.len();
@@ -41,6 +51,26 @@ fn warnings(cell: &Cell, wanted_processes: usize) -> Vec<String> {
         warnings.push(format!(
             "process medians spread by {:.0}%: quiet the machine, or use more --processes",
             (most / least - 1.0) * 100.0
+        ));
+    }
+    let steady: Vec<Vec<f64>> = cell.processes.iter().filter_map(steady_epochs).collect();
+    let outliers: usize =
+        steady.iter().filter_map(|epochs| stats::outliers(epochs)).map(|outliers| outliers.high + outliers.low).sum();
+    if outliers > 0 {
+        let epochs: usize = steady.iter().map(Vec::len).sum();
+        warnings.push(format!(
+            "{outliers} of {epochs} steady epochs are outliers: something else used the machine; quiet it, or use more \
+             --epochs"
+        ));
+    }
+    let drifting = steady
+        .iter()
+        .filter_map(|epochs| stats::drift(epochs))
+        .filter(|drift| drift.p_value < DRIFT_SIGNIFICANCE && drift.relative_change.abs() > DRIFT_WORTH_SAYING);
+    if let Some(drift) = drifting.max_by(|a, b| a.relative_change.abs().total_cmp(&b.relative_change.abs())) {
+        warnings.push(format!(
+            "epoch times of a process drift by {:+.0}% from first to last steady epoch: let the machine cool or settle",
+            drift.relative_change * 100.0
         ));
     }
     if done > 0 && cell.warm_up_s.is_none() {
