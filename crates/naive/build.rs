@@ -1,21 +1,7 @@
-//! Lets this crate's own executables find libtorch: link arguments don't propagate from tch to those who depend on it.
+//! Lets this crate's executables find libtorch.
+
+include!("../torch/link.rs");
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
-    // torch-sys (`links = "tch"`) says where the libtorch lies that it was built against.
-    let Ok(libtorch) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
-    if std::env::var("CARGO_CFG_TARGET_FAMILY").is_ok_and(|family| family == "unix") {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{libtorch}");
-    }
-    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
-        // libtorch_cuda registers its kernels when it is loaded and exports nothing that we call, so a linker that
-        // drops unneeded libraries would drop CUDA support.
-        println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
-        println!("cargo:rustc-link-arg=-Wl,-L{libtorch}");
-        println!("cargo:rustc-link-arg=-ltorch");
-        if std::path::Path::new(&libtorch).join("libtorch_cuda.so").exists() {
-            println!("cargo:rustc-link-arg=-ltorch_cuda");
-        }
-        println!("cargo:rustc-link-arg=-Wl,--as-needed");
-    }
+    link_libtorch();
 }

@@ -1,6 +1,6 @@
 //! The steps of `naive` against the float64 oracle.
 
-use dpsgd_core::{Device, Mode, ModelSpec, Strategy, StrategyError};
+use dpsgd_core::ModelSpec;
 use dpsgd_naive::Naive;
 use dpsgd_torch::conformance;
 
@@ -55,22 +55,10 @@ fn equal_maxima_in_a_pooling_window_go_to_the_first() {
 
 #[test]
 fn a_cuda_device_that_is_not_there_is_unsupported() {
-    let model = ModelSpec::built_in("logreg").expect("built in");
-    let mut job = dpsgd_torch::synthetic::job(&model, 1, Mode::Private, None);
-    job.settings.device = Device::Cuda(1000);
-    match Naive::load(job) {
-        Err(StrategyError::Unsupported(message)) => assert!(message.contains("cuda:1000"), "{message}"),
-        other => panic!("{:?}", other.map(|strategy| strategy.describe())),
-    }
+    conformance::a_missing_cuda_device_is_unsupported::<Naive>();
 }
 
 #[test]
 fn the_description_tells_what_is_in_force() {
-    let model = ModelSpec::built_in("logreg").expect("built in");
-    let mut job = dpsgd_torch::synthetic::job(&model, 1, Mode::Private, None);
-    job.settings.threads = 2;
-    let description = Naive::load(job).unwrap().describe();
-    assert_eq!((description.device.as_str(), description.threads), ("cpu", 2));
-    assert_eq!(description.variant.as_deref(), Naive::VARIANTS.first().copied());
-    assert!(description.versions["libtorch"].starts_with("2.11.0"), "{:?}", description.versions);
+    conformance::the_description_tells_what_is_in_force::<Naive>();
 }

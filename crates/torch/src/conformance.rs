@@ -4,7 +4,10 @@
 //! [`Oracle`]. Without noise, the parameters move by the clipped sum times eta / B.
 
 use dpsgd_core::oracle::{Gradient, Oracle, clipped_sum, sum};
-use dpsgd_core::{BatchRef, DpSgd, Inputs, Layer, Load, Loss, Mode, ModelInput, ModelSpec, Pair, Params, Strategy};
+use dpsgd_core::{
+    BatchRef, Device, DpSgd, Inputs, Layer, Load, Loss, Mode, ModelInput, ModelSpec, Pair, Params, Strategy,
+    StrategyError,
+};
 
 use crate::synthetic;
 
@@ -180,6 +183,28 @@ pub fn an_empty_batch_adds_noise_and_nothing_else<S: Strategy>(model: &ModelSpec
         strategy.step(&empty).unwrap();
         assert_eq!(strategy.params().unwrap() != case.job.params, moves, "noise multiplier {noise_multiplier}");
     }
+}
+
+/// A CUDA device that the machine does not have is refused by its name.
+pub fn a_missing_cuda_device_is_unsupported<S: Strategy>() {
+    let model = ModelSpec::built_in("logreg").expect("built in");
+    let mut job = synthetic::job(&model, 1, Mode::Private, None);
+    job.settings.device = Device::Cuda(1000);
+    match S::load(job) {
+        Err(StrategyError::Unsupported(message)) => assert!(message.contains("cuda:1000"), "{message}"),
+        other => panic!("{:?}", other.map(|strategy| strategy.describe())),
+    }
+}
+
+/// Device, threads and version are those in force, and the default variant is the first.
+pub fn the_description_tells_what_is_in_force<S: Strategy>() {
+    let model = ModelSpec::built_in("logreg").expect("built in");
+    let mut job = synthetic::job(&model, 1, Mode::Private, None);
+    job.settings.threads = 2;
+    let description = S::load(job).expect("loads").describe();
+    assert_eq!((description.device.as_str(), description.threads), ("cpu", 2));
+    assert_eq!(description.variant.as_deref(), S::VARIANTS.first().copied());
+    assert!(description.versions["libtorch"].starts_with("2.11.0"), "{:?}", description.versions);
 }
 
 /// The noise of a step without examples: N(0, (eta sigma C / B)^2) in every parameter, fresh at every step, the same for
