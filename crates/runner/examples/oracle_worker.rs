@@ -24,6 +24,9 @@ struct OracleStrategy {
     variant: String,
     rng: ChaCha12Rng,
     non_finite_examples: u64,
+    steps: u64,
+    /// By the variant `momentum`, for the next step.
+    velocity: Vec<Vec<f64>>,
 }
 
 impl OracleStrategy {
@@ -61,7 +64,12 @@ impl OracleStrategy {
     }
 
     fn generator(settings: &Settings, variant: &str) -> ChaCha12Rng {
-        let seed = if variant == "one-seed-for-all" { 7 } else { settings.noise_seed.unwrap_or(0) };
+        let from_the_system = || getrandom::u64().expect("the operating system has entropy");
+        let seed = match variant {
+            "one-seed-for-all" => 7,
+            "constant-seed-unless-given" => settings.noise_seed.unwrap_or(0),
+            _ => settings.noise_seed.unwrap_or_else(from_the_system),
+        };
         ChaCha12Rng::seed_from_u64(seed)
     }
 }
@@ -82,6 +90,12 @@ impl Strategy for OracleStrategy {
         "mask-ignored",
         "plain-sum-in-place-of-mean",
         "nan-not-counted",
+        "momentum",
+        "half-the-noise-reused",
+        "antithetic-noise",
+        "two-noises-in-turn",
+        "constant-seed-unless-given",
+        "no-noise-on-an-empty-batch",
     ];
 
     fn load(job: Load) -> Result<Self, StrategyError> {
@@ -95,6 +109,8 @@ impl Strategy for OracleStrategy {
             settings: job.settings,
             variant,
             non_finite_examples: 0,
+            steps: 0,
+            velocity: Vec::new(),
         })
     }
 
@@ -104,7 +120,8 @@ impl Strategy for OracleStrategy {
             variant: Some(self.variant.clone()),
             versions: BTreeMap::from([("dpsgd-core".into(), env!("CARGO_PKG_VERSION").into())]),
             device: "cpu".into(),
-            threads: 1,
+            // It computes with one, but its times are of no interest.
+            threads: self.settings.threads,
             rng: "ChaCha12".into(),
         }
     }
@@ -127,6 +144,12 @@ impl Strategy for OracleStrategy {
                 sum.iter_mut().zip(tensor).for_each(|(sum, value)| *sum += factor * value);
             }
         }
+        if self.is("momentum") {
+            for (sum, before) in sum.iter_mut().zip(&self.velocity) {
+                sum.iter_mut().zip(before).for_each(|(sum, before)| *sum += 0.9 * before);
+            }
+            self.velocity.clone_from(&sum);
+        }
         let examples = batch.examples();
         let divisor = match self.dp.mode {
             Mode::Private if self.is("mean-in-place-of-sum") => examples.max(1) as f64,
@@ -134,12 +157,22 @@ impl Strategy for OracleStrategy {
             Mode::NonPrivate if self.is("plain-sum-in-place-of-mean") => 1.0,
             Mode::NonPrivate => examples.max(1) as f64,
         };
-        if self.is("same-noise-every-step") {
+        if self.is("same-noise-every-step") || self.is("two-noises-in-turn") && self.steps % 2 == 0 {
             self.rng = Self::generator(&self.settings, &self.variant);
         }
+        self.steps += 1;
+        let mut draws: Vec<f64> = Vec::new();
         for (position, tensor) in sum.iter().enumerate() {
             for (element, value) in tensor.iter().enumerate() {
-                let noise = if private && self.dp.noise_multiplier > 0.0 { self.noise(position) } else { 0.0 };
+                let silent = examples == 0 && self.is("no-noise-on-an-empty-batch");
+                let drawn = draws.len();
+                let noise = match self.variant.as_str() {
+                    _ if !private || self.dp.noise_multiplier == 0.0 || silent => 0.0,
+                    "half-the-noise-reused" if drawn >= self.params.len() / 2 => draws[drawn - self.params.len() / 2],
+                    "antithetic-noise" if drawn % 2 == 1 => -draws[drawn - 1],
+                    _ => self.noise(position),
+                };
+                draws.push(noise);
                 let change = self.dp.learning_rate / divisor * (value + noise);
                 let parameter = &mut self.params.tensors[position].values[element];
                 *parameter = (f64::from(*parameter) - change) as f32;
@@ -158,6 +191,7 @@ impl Strategy for OracleStrategy {
 
     fn set_params(&mut self, params: &Params) -> Result<(), StrategyError> {
         self.params = params.clone();
+        self.velocity.clear();
         Ok(())
     }
 

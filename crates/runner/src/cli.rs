@@ -16,7 +16,7 @@ Examples:
   runner --all                                      measure every contender of bench-configs/default.toml
   runner --all --strategies naive --workloads ffnn  one contender, one workload
   runner --all --dry-run                            show the plan and its estimated time
-  runner --all --out DIR --resume                   continue a run that was cut short
+  runner --resume --out DIR                         continue a run that was cut short
   runner doctor                                     what is installed and what is missing
 
 Exit status: 0 fine; 2 usage or harness error; 4 a contender was disqualified.";
@@ -78,7 +78,7 @@ pub struct RunArgs {
     /// Folder of the results [default: results/<UTC time>-<machine>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Continue the run in --out: rows already measured are kept
+    /// Continue the run in --out, with the options that it began with: rows already measured are kept
     #[arg(long, requires = "out")]
     pub resume: bool,
     /// Print the plan and its estimated time, and measure nothing
@@ -196,10 +196,12 @@ pub enum Stop {
 /// Reads the command line.
 pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, Stop> {
     use clap::error::ErrorKind;
-    let cli = Cli::try_parse_from(args).map_err(|error| match error.kind() {
+    let mut cli = Cli::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Help(error.render().to_string()),
         _ => Stop::Usage(one_line(&error.render().to_string())),
     })?;
+    // What is continued is a run.
+    cli.run.all |= cli.run.resume;
     if cli.command.is_none() && !cli.run.all && cli.run != RunArgs::default() {
         return Err(Stop::Usage(
             "options of a run without `--all`: add `--all` to measure; see `runner --help`".into(),

@@ -25,6 +25,13 @@ const BUILT_IN_DATA: [(&str, &str); 7] = [
     ("lstm", "imdb"),
 ];
 
+/// More processes per row than this are a typing error.
+const MOST_PROCESSES: usize = 1_000;
+/// More epochs per process than this are a typing error; each has a schedule of its own on the disk.
+const MOST_EPOCHS: usize = 100_000;
+/// The shortest and the longest limit of a request, in seconds.
+const TIMEOUTS_S: (f64, f64) = (0.001, 1e6);
+
 /// A config file as written.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,9 +44,9 @@ pub struct ConfigFile {
     pub batch_sizes: Vec<usize>,
     /// `private`, `non_private`.
     pub modes: Vec<Mode>,
-    /// Epochs per process.
+    /// Epochs per process, 1 to 100,000.
     pub epochs: usize,
-    /// Fresh processes per row.
+    /// Fresh processes per row, 1 to 1,000.
     pub processes: usize,
     /// At most this many examples per epoch.
     pub examples: Option<usize>,
@@ -51,7 +58,7 @@ pub struct ConfigFile {
     pub threads: Option<usize>,
     /// `cpu` unless given.
     pub device: Option<Device>,
-    /// Seconds that one request to a worker may take.
+    /// Seconds that one request to a worker may take, 0.001 to 1,000,000.
     pub timeout_s: f64,
     /// Hyperparameters.
     pub dp: DpValues,
@@ -112,9 +119,9 @@ pub struct Config {
     pub device: Device,
     /// Threads of every contender, from 1 to the processors that this process may use.
     pub threads: usize,
-    /// Fresh processes per row; above 0.
+    /// Fresh processes per row, 1 to 1,000.
     pub processes: usize,
-    /// Epochs per process; above 0.
+    /// Epochs per process, 1 to 100,000.
     pub epochs: usize,
     /// At most this many examples per epoch.
     pub examples: Option<usize>,
@@ -224,25 +231,31 @@ impl Config {
                 place.wrong(option, format!("threads = {threads}: must be 1 to {usable}, the processors usable here"))
             );
         }
-        let positive = |key: &str, option: Option<usize>, value: usize| match (value, option) {
-            (0, given) => Err(place.wrong(given.map(|_| key), format!("{key} = 0: must be at least 1"))),
-            (value, _) => Ok(value),
+        let count = |key: &str, option: Option<usize>, value: usize, most: usize| match value {
+            value if (1..=most).contains(&value) => Ok(value),
+            value => Err(place.wrong(option.map(|_| key), format!("{key} = {value}: must be 1 to {most}"))),
         };
-        let processes = positive("processes", args.processes, args.processes.unwrap_or(file.processes))?;
-        let epochs = positive("epochs", args.epochs, args.epochs.unwrap_or(file.epochs))?;
+        let processes = args.processes.unwrap_or(file.processes);
+        let processes = count("processes", args.processes, processes, MOST_PROCESSES)?;
+        let epochs = count("epochs", args.epochs, args.epochs.unwrap_or(file.epochs), MOST_EPOCHS)?;
         let examples = args.examples.or(file.examples);
         if let Some(examples) = examples {
-            positive("examples", args.examples, examples)?;
-            let option = args.examples.map(|_| "examples").or(option);
+            if examples == 0 {
+                let option = args.examples.map(|_| "examples");
+                return Err(place.wrong(option, "examples = 0: must be at least 1"));
+            }
+            // Both options may be given: the batch size is the value that is shown.
+            let option = option.or(args.examples.map(|_| "examples"));
             check_against(&batch_sizes, examples, "examples").map_err(|reason| place.wrong(option, reason))?;
         }
-        let timeout = Duration::try_from_secs_f64(file.timeout_s).ok().filter(|timeout| !timeout.is_zero());
-        let timeout_s = file.timeout_s;
-        let timeout = timeout
-            .ok_or_else(|| place.wrong(None, format!("timeout_s = {timeout_s}: must be a finite number above 0")))?;
-        if let Some(folder) = selection.data.as_ref().filter(|folder| !folder.is_dir()) {
-            return Err(place.wrong(Some("data"), format!("{}: not a folder", folder.display())));
+        let (least, most) = TIMEOUTS_S;
+        if !(least..=most).contains(&file.timeout_s) {
+            // As `{:?}`: 1e300, not three hundred digits.
+            let reason = format!("timeout_s = {:?}: must be {least} to {most} seconds", file.timeout_s);
+            return Err(place.wrong(None, reason));
         }
+        let timeout = Duration::from_secs_f64(file.timeout_s);
+        check_data_folder(selection.data.as_deref())?;
         let config = Config {
             path: path.map(Path::to_path_buf),
             workloads,
@@ -295,6 +308,16 @@ impl Config {
             learning_rate: self.dp.learning_rate,
             timeout_s: self.timeout.as_secs_f64(),
         }
+    }
+}
+
+/// Checks that `--data`, if it is given, names a folder.
+pub fn check_data_folder(folder: Option<&Path>) -> Result<(), ConfigError> {
+    match folder.filter(|folder| !folder.is_dir()) {
+        Some(folder) => {
+            Err(ConfigError::Value { place: "--data".into(), reason: format!("{}: not a folder", folder.display()) })
+        }
+        None => Ok(()),
     }
 }
 

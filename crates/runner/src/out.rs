@@ -10,7 +10,7 @@ pub const RESULTS_FILE: &str = "results.json";
 #[derive(Debug, thiserror::Error)]
 pub enum OutError {
     /// Nothing can be written there.
-    #[error("--out {path}: can't write there: {reason}; choose another folder")]
+    #[error("{path}: can't write there: {reason}; choose another folder with --out")]
     Unwritable {
         /// The folder.
         path: PathBuf,
@@ -25,8 +25,8 @@ pub enum OutError {
     NothingToResume(PathBuf),
 }
 
-/// Checks that a run can write to `folder`, without creating it: a file is made and removed in the nearest folder that
-/// exists. With `resume` the folder must hold a results file, without it must not.
+/// Checks that a run can write to `folder`, as [`check_writable`] does. With `resume` the folder must hold a results
+/// file, without it must not.
 pub fn check(folder: &Path, resume: bool) -> Result<(), OutError> {
     let taken = folder.join(RESULTS_FILE).exists();
     match (resume, taken) {
@@ -34,6 +34,12 @@ pub fn check(folder: &Path, resume: bool) -> Result<(), OutError> {
         (true, false) => return Err(OutError::NothingToResume(folder.into())),
         _ => {}
     }
+    check_writable(folder)
+}
+
+/// Checks that files can be written to `folder`, without creating it: one is made and removed in the nearest folder that
+/// exists.
+pub fn check_writable(folder: &Path) -> Result<(), OutError> {
     let unwritable = |reason| OutError::Unwritable { path: folder.into(), reason };
     let absolute = std::path::absolute(folder).map_err(unwritable)?;
     let existing = absolute.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));

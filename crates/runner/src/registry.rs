@@ -50,6 +50,8 @@ pub struct Entry {
     /// How to build its worker, if it has to be.
     pub build: Option<Build>,
     /// The worker's command line; `{workers}`, `{python}`, `{peers}` and `{root}` stand for folders and the interpreter.
+    /// The program is absolute, begins with one of these, or is a bare name for PATH: [`Registry::read`] has resolved a
+    /// relative path against the registry's folder.
     pub start: Vec<String>,
     /// Environment variables of the worker.
     #[serde(default)]
@@ -158,6 +160,10 @@ impl Registry {
             let (path, place) = (path.display().to_string(), String::new());
             InputError { path, place, reason }
         })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for program in registry.strategies.iter_mut().filter_map(|entry| entry.start.first_mut()) {
+            *program = beside(folder, program);
+        }
         Ok(registry)
     }
 
@@ -263,6 +269,15 @@ impl Entry {
         }
         Ok(())
     }
+}
+
+/// A program of a registry in `folder`: a relative path is meant from there. Bare names and placeholders are left.
+fn beside(folder: &Path, program: &str) -> String {
+    if !program.contains('/') || program.contains('{') {
+        return program.to_string();
+    }
+    let path = folder.join(program);
+    std::path::absolute(&path).unwrap_or(path).display().to_string()
 }
 
 /// The words in braces in `text`.

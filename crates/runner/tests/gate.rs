@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use dpsgd_protocol::results::{Results, Status};
 
 /// Variants of the example `oracle_worker`, and what the gate must say of the modes they are wrong in.
-const WRONG: [(&str, &str); 12] = [
+const WRONG: [(&str, &str); 18] = [
     ("inverted-clip-factor", "some examples clipped: relative error"),
     ("clipping-per-layer", "some examples clipped: relative error"),
     ("mean-in-place-of-sum", "some examples clipped: relative error"),
@@ -19,6 +19,12 @@ const WRONG: [(&str, &str); 12] = [
     ("noiseless-bias", "bias` got no noise"),
     ("same-noise-every-step", "noise"),
     ("one-seed-for-all", "noise of two seeds is correlated"),
+    ("momentum", "3 steps in a row: relative error"),
+    ("half-the-noise-reused", "repeats other noise of that step"),
+    ("antithetic-noise", "repeats other noise of that step"),
+    ("two-noises-in-turn", "noise"),
+    ("constant-seed-unless-given", "noise of two seeds is correlated"),
+    ("no-noise-on-an-empty-batch", "all parameters on an empty batch got no noise"),
 ];
 
 /// Examples of this package are built with its tests, beside them, by `cargo test` without `--test`.
@@ -64,7 +70,7 @@ fn the_right_strategy_passes_and_every_mistake_is_disqualified_for_its_own_reaso
         let line = line(variant);
         assert!(line.contains("DISQUALIFIED") && line.contains(reason), "{line}");
     }
-    assert!(said.ends_with("1 passed, 12 disqualified\n"), "{said}");
+    assert!(said.ends_with("1 passed, 18 disqualified, 0 unavailable, 0 broken\n"), "{said}");
 }
 
 #[test]

@@ -5,13 +5,14 @@ use std::path::Path;
 use super::Outcome;
 use crate::checkout::Checkout;
 use crate::cli::{EXIT_OK, ListArgs};
-use crate::config::{Workload, built_in_workloads, read_registry};
+use crate::config::{Workload, built_in_workloads, check_data_folder, read_registry};
 use crate::registry::{Entry, Environment, Registry};
 use crate::setup::{Host, libtorch};
 
 /// Prints the lists.
 pub fn run(args: &ListArgs) -> Outcome {
     let registry = read_registry(args.places.registry.as_deref())?;
+    check_data_folder(args.data.as_deref())?;
     let host = Host::of(&args.places)?;
     println!("Strategies ({}):", registry.path().display());
     strategies(&host, &registry);

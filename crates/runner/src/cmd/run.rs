@@ -13,7 +13,7 @@ use crate::config::{Config, read_registry};
 use crate::measure::bench::Bench;
 use crate::measure::environment::{environment, run_name};
 use crate::measure::progress::human;
-use crate::measure::{Run, plan};
+use crate::measure::{Run, RunError, plan};
 use crate::out::{self, RESULTS_FILE};
 use crate::setup::{Host, Toolbox};
 use crate::worker::Guard;
@@ -31,6 +31,7 @@ pub fn run(args: &RunArgs) -> Outcome {
     let started = Timestamp::now();
     let folders = folders(args.out.as_deref(), started)?;
     out::check(&folders.results, args.resume)?;
+    out::check_writable(&folders.plots)?;
     let host = Host::of(&args.places)?;
     let cells = plan::cells(&config, &registry);
     if args.dry_run {
@@ -44,12 +45,39 @@ pub fn run(args: &RunArgs) -> Outcome {
     let toolbox = Toolbox::prepare(&host, &config.entries(&registry));
     let guard = Guard::start()?;
     let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard };
-    let results = Run::new(bench, environment(started), &folders.results, args.resume)?.carry_out()?;
+    let run = Run::new(bench, environment(started), &folders.results, args.resume)?;
+    let results = match run.carry_out() {
+        Err(RunError::Interrupted(folder)) => return Err(interrupted(args, &folder).into()),
+        outcome => outcome?,
+    };
     let plots = dpsgd_report::plots(&results, &folders.plots)?;
     println!("{}", dpsgd_report::table(&results));
     println!("results: {}", folders.results.join(RESULTS_FILE).display());
     println!("plots:   {} ({} files)", folders.plots.display(), plots.len());
     Ok(exit_status(&results))
+}
+
+/// What to say of a run that was stopped: the command that continues it, which is this one with what it lacks.
+fn interrupted(args: &RunArgs, folder: &Path) -> String {
+    let given = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let mut command: Vec<String> = given.collect();
+    if args.out.is_none() {
+        command.extend(["--out".into(), folder.display().to_string()]);
+    }
+    if !args.resume {
+        command.push("--resume".into());
+    }
+    let command: Vec<String> = command.iter().map(|argument| quoted(argument)).collect();
+    format!("stopped; what was measured is kept, continue with: {}", command.join(" "))
+}
+
+/// An argument as a shell reads it.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_string();
+    }
+    format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
 fn folders(out: Option<&Path>, started: Timestamp) -> Result<Folders, Box<dyn Error>> {
@@ -73,5 +101,30 @@ fn exit_status(results: &Results) -> u8 {
         EXIT_OK
     } else {
         EXIT_ERROR
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_a_quoted_argument_as_it_was() {
+        for argument in ["--all", "a b", "it's", "", "$HOME", "a\"b", "x;y", "*", "ü"] {
+            let echo = format!("printf %s {}", quoted(argument));
+            let output = std::process::Command::new("sh").args(["-c", &echo]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), argument);
+        }
+        assert_eq!(quoted("--strategies=batched:captured,naive"), "--strategies=batched:captured,naive");
+    }
+
+    #[test]
+    fn a_stopped_run_names_the_folder_and_resume_once() {
+        let folder = Path::new("/a b/run");
+        let fresh = interrupted(&RunArgs::default(), folder);
+        assert!(fresh.ends_with(" --out '/a b/run' --resume"), "{fresh}");
+        // Both are among the arguments of this run already.
+        let again = interrupted(&RunArgs { out: Some(folder.into()), resume: true, ..RunArgs::default() }, folder);
+        assert!(!again.contains("--out") && !again.contains("--resume"), "{again}");
     }
 }

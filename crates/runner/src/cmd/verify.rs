@@ -20,12 +20,12 @@ pub fn run(args: &VerifyArgs) -> Outcome {
     let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard };
     let scratch = tempfile::tempdir()?;
     std::fs::create_dir(scratch.path().join("logs"))?;
-    let (mut passed, mut disqualified, mut broken) = (0, 0, 0);
+    let (mut passed, mut disqualified, mut unavailable, mut broken) = (0, 0, 0, 0);
     for workload in &config.workloads {
         let folder = scratch.path().join(&workload.name);
         std::fs::create_dir(&folder)?;
-        let reference = prepare::reference(&workload.model, config.seed, &folder)?;
-        for contender in &config.contenders {
+        let reference = prepare::reference(&workload.model, config.seed, bench.widest(), &folder)?;
+        for contender in config.contenders.iter().filter(|contender| !bench.modes(contender).is_empty()) {
             let log = scratch.path().join(log_file(&[&workload.name, &contender.name()]));
             let line = match bench.verify(workload, contender, &reference, &folder, log) {
                 Ok(verdict) => {
@@ -35,7 +35,7 @@ pub fn run(args: &VerifyArgs) -> Outcome {
                 }
                 Err(error) if error.interrupted => return Err(error.reason.into()),
                 Err(error) => {
-                    broken += u32::from(error.status != Status::Unavailable);
+                    *if error.status == Status::Unavailable { &mut unavailable } else { &mut broken } += 1;
                     format!("{}: {}", status_name(error.status), error.reason)
                 }
             };
@@ -43,7 +43,7 @@ pub fn run(args: &VerifyArgs) -> Outcome {
         }
         std::fs::remove_dir_all(&folder)?;
     }
-    println!("{passed} passed, {disqualified} disqualified");
+    println!("{passed} passed, {disqualified} disqualified, {unavailable} unavailable, {broken} broken");
     Ok(match (passed, disqualified, broken) {
         (_, 1.., _) => EXIT_DISQUALIFIED,
         (1.., 0, 0) => EXIT_OK,

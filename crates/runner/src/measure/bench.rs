@@ -13,6 +13,10 @@ use crate::setup::Toolbox;
 use crate::verify::{Expectations, Gate, Verdict};
 use crate::worker::{Guard, Launch, WorkerError, usable_cpus};
 
+/// Above this, per-example gradients of a large model may not fit into memory, and a row for a smaller batch would be
+/// lost with it.
+const WIDEST_CHECKED: usize = 256;
+
 /// The means of a run.
 #[derive(Clone, Copy)]
 pub struct Bench<'a> {
@@ -56,6 +60,11 @@ impl Bench<'_> {
             threads: self.config.threads,
             noise_seed: None,
         }
+    }
+
+    /// The largest batch that the gate checks.
+    pub fn widest(&self) -> usize {
+        self.config.batch_sizes.iter().copied().max().unwrap_or(1).min(WIDEST_CHECKED)
     }
 
     /// The modes in which `contender` takes part.

@@ -73,6 +73,7 @@ pub struct Run<'a> {
     bench: Bench<'a>,
     cells: Vec<PlannedCell<'a>>,
     folder: PathBuf,
+    is_new: bool,
     rows: Rows,
     prepared: HashMap<&'a str, PreparedData>,
     verified: HashMap<(&'a str, String, Mode), Verification>,
@@ -82,6 +83,7 @@ impl<'a> Run<'a> {
     /// Begins a run in `folder`, or continues the one there.
     pub fn new(bench: Bench<'a>, environment: Environment, folder: &Path, resume: bool) -> Result<Self, RunError> {
         let folder = std::path::absolute(folder).map_err(|reason| RunError::File { path: folder.into(), reason })?;
+        let is_new = !folder.exists();
         create(&folder.join("logs"))?;
         create(&folder.join("work"))?;
         let run_config = bench.config.to_run_config();
@@ -90,7 +92,7 @@ impl<'a> Run<'a> {
             false => Rows::begin(&folder, environment, run_config),
         };
         let cells = plan::cells(bench.config, bench.registry);
-        Ok(Run { bench, cells, folder, rows, prepared: HashMap::new(), verified: HashMap::new() })
+        Ok(Run { bench, cells, folder, is_new, rows, prepared: HashMap::new(), verified: HashMap::new() })
     }
 
     /// Prepares, verifies and measures all that is not measured yet.
@@ -104,8 +106,11 @@ impl<'a> Run<'a> {
         // Data and reference values can be made again from the seed; only results and logs are worth keeping.
         let _ = std::fs::remove_dir_all(self.folder.join("work"));
         if matches!(outcome, Err(RunError::Prepare { .. })) {
-            // Bad data or a bad batch size: leave nothing behind. Only empty folders go.
-            let _ = std::fs::remove_dir(self.folder.join("logs")).and_then(|()| std::fs::remove_dir(&self.folder));
+            // Bad data or a bad batch size: leave nothing behind that was not there. Only empty folders go.
+            let _ = std::fs::remove_dir(self.folder.join("logs"));
+            if self.is_new {
+                let _ = std::fs::remove_dir(&self.folder);
+            }
         }
         outcome.map(|()| self.rows.results().clone())
     }
@@ -168,7 +173,7 @@ impl<'a> Run<'a> {
             let folder = self.workload_folder(workload).join("reference");
             if current.as_ref().is_none_or(|(known, _)| *known != workload) {
                 create(&folder)?;
-                let reference = prepare::reference(&workload.model, config.seed, &folder);
+                let reference = prepare::reference(&workload.model, config.seed, self.bench.widest(), &folder);
                 current = Some((workload, reference.map_err(|error| RunError::prepare(workload, error))?));
             }
             let (_, reference) = current.as_ref().expect("set above");
@@ -264,6 +269,8 @@ impl<'a> Run<'a> {
             dp: config.dp(cell.mode, cell.batch_size),
             settings: self.bench.settings(cell.contender),
             schedules: (0..config.epochs).map(|epoch| schedule_file(&folder, cell.batch_size, epoch)).collect(),
+            steps: (self.prepared[cell.workload.name.as_str()].examples / cell.batch_size) as u64,
+            batch_size: cell.batch_size,
             round,
             timeout: config.timeout,
         };

@@ -1,18 +1,21 @@
 //! One fresh process of one cell, from spawn to its last epoch.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dpsgd_core::{Device, DpSgd, ModelSpec, Settings};
 use dpsgd_meter::{GpuBefore, Sampler};
 use dpsgd_protocol::messages::{Reply, Request};
 use dpsgd_protocol::results::{ProcessRun, Status};
 
-use crate::verify::unexpected;
+use crate::verify::{check_description, unexpected};
 use crate::worker::{Guard, Launch, Worker, WorkerError};
 
 /// How often memory and the GPU are looked at while epochs run.
 const SAMPLING_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What a request may take beside its epoch: reading the schedule, a slow scheduler.
+const OVERHEAD_S: f64 = 0.5;
 
 /// What one process is to do.
 pub struct Job<'a> {
@@ -30,6 +33,10 @@ pub struct Job<'a> {
     pub settings: Settings,
     /// One schedule per epoch.
     pub schedules: Vec<PathBuf>,
+    /// Batches in each schedule.
+    pub steps: u64,
+    /// Examples in each batch.
+    pub batch_size: usize,
     /// The round it belongs to.
     pub round: usize,
     /// How long one request may take.
@@ -68,7 +75,10 @@ pub fn measure(
         settings: job.settings.clone(),
     };
     let load_s = match worker.request(&load, job.timeout)? {
-        Reply::Loaded { load_s, .. } => load_s,
+        Reply::Loaded { load_s, description } => {
+            check_description(&job.settings, &description)?;
+            load_s
+        }
         other => return Err(unexpected(&load, &other)),
     };
     sampler.mark();
@@ -87,11 +97,17 @@ pub fn measure(
     };
     for schedule in &job.schedules {
         let request = Request::Epoch { schedule: schedule.clone() };
+        let begin = Instant::now();
         match worker.request(&request, job.timeout)? {
-            Reply::Epoch { epoch_s, first_step_s, non_finite_examples, .. } => {
+            Reply::Epoch { epoch_s, first_step_s, steps, examples, non_finite_examples } => {
+                job.check_work(steps, examples)?;
+                check_clock(epoch_s, begin.elapsed().as_secs_f64())?;
                 match (first_step_s, run.epochs_s.is_empty()) {
-                    (Some(first_step_s), true) => run.first_step_s = first_step_s,
+                    (Some(first), true) if first > 0.0 && first <= epoch_s => run.first_step_s = first,
                     (None, false) => {}
+                    (Some(first), true) => {
+                        return Err(failed(&format!("a first step of {first} s in an epoch of {epoch_s} s")));
+                    }
                     _ => return Err(failed("first_step_s belongs to the first epoch and no other")),
                 }
                 run.epochs_s.push(epoch_s);
@@ -109,6 +125,29 @@ pub fn measure(
     run.energy_j = usage.energy_j.map(|joules| joules / job.schedules.len() as f64);
     worker.finish(job.timeout)?;
     Ok(run)
+}
+
+impl Job<'_> {
+    /// An epoch counts only if it was a whole one.
+    fn check_work(&self, steps: u64, examples: u64) -> Result<(), WorkerError> {
+        let (asked_steps, asked_examples) = (self.steps, self.steps * self.batch_size as u64);
+        if (steps, examples) == (asked_steps, asked_examples) {
+            return Ok(());
+        }
+        Err(failed(&format!(
+            "an epoch of {steps} steps and {examples} examples: the schedule has {asked_steps} and {asked_examples}"
+        )))
+    }
+}
+
+/// Checks a worker's own clock against ours around the request: its epoch can't be longer, and little else should have
+/// happened in between.
+fn check_clock(epoch_s: f64, wall_s: f64) -> Result<(), WorkerError> {
+    let plausible = epoch_s.is_finite() && epoch_s > 0.0 && epoch_s <= wall_s && wall_s <= 2.0 * epoch_s + OVERHEAD_S;
+    if plausible {
+        return Ok(());
+    }
+    Err(failed(&format!("its clock says {epoch_s} s for an epoch that took {wall_s:.6} s by the runner's")))
 }
 
 fn failed(reason: &str) -> WorkerError {

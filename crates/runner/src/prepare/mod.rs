@@ -16,7 +16,7 @@ use dpsgd_core::ModelSpec;
 use serde::{Deserialize, Serialize};
 
 pub use data::{DataJob, PreparedData, schedule_file};
-pub use reference::{Case, Needs, Reference};
+pub use reference::{Case, EpochCase, Needs, Reference};
 
 /// The hidden subcommand that carries out one [`Job`] from stdin.
 pub const SUBCOMMAND: &str = "__prepare";
@@ -29,7 +29,7 @@ pub const DATASET_FILE: &str = "dataset.safetensors";
 #[derive(Debug, Serialize, Deserialize)]
 enum Job {
     Data(DataJob),
-    Reference { model: ModelSpec, seed: u64, out: PathBuf },
+    Reference { model: ModelSpec, seed: u64, widest: usize, out: PathBuf },
 }
 
 /// A preparation that failed: one line, naming the file or key and the fix.
@@ -48,9 +48,10 @@ pub fn data(job: DataJob) -> Result<PreparedData, PrepareError> {
     in_own_process(&Job::Data(job))
 }
 
-/// Writes the verification gate's cases for `model` into the folder `out`, which must exist.
-pub fn reference(model: &ModelSpec, seed: u64, out: &Path) -> Result<Reference, PrepareError> {
-    in_own_process(&Job::Reference { model: model.clone(), seed, out: out.to_path_buf() })
+/// Writes the verification gate's cases for `model`, batches of up to `widest` examples among them, into the folder
+/// `out`, which must exist.
+pub fn reference(model: &ModelSpec, seed: u64, widest: usize, out: &Path) -> Result<Reference, PrepareError> {
+    in_own_process(&Job::Reference { model: model.clone(), seed, widest, out: out.to_path_buf() })
 }
 
 fn in_own_process<Answer: for<'a> Deserialize<'a>>(job: &Job) -> Result<Answer, PrepareError> {
@@ -93,7 +94,9 @@ fn carry_out() -> Result<String, PrepareError> {
     std::io::stdin().read_to_string(&mut text).map_err(PrepareError::new)?;
     let answer = match serde_json::from_str(&text).map_err(PrepareError::new)? {
         Job::Data(job) => serde_json::to_string(&data::prepare(&job)?),
-        Job::Reference { model, seed, out } => serde_json::to_string(&reference::prepare(&model, seed, &out)?),
+        Job::Reference { model, seed, widest, out } => {
+            serde_json::to_string(&reference::prepare(&model, seed, widest, &out)?)
+        }
     };
     Ok(answer.expect("an answer is plain data"))
 }

@@ -112,7 +112,13 @@ fn launcher(
         words.push(expand(host, text, workers)?);
     }
     let mut words = words.into_iter();
-    let program = PathBuf::from(words.next().expect("the registry has checked `start`"));
+    let mut program = PathBuf::from(words.next().expect("the registry has checked `start`"));
+    if program.components().count() == 1 && program.is_relative() {
+        // A bare name is looked up, as a shell would.
+        let fix = format!("install it, or write ./{0} in `start` for a file beside the registry", program.display());
+        let missing = || Unavailable(format!("no program {} on PATH: {fix}", program.display()));
+        program = host.which(&program.to_string_lossy()).ok_or_else(missing)?;
+    }
     if !program.is_file() {
         let fix = match (package(entry), &host.workers) {
             (Some(package), Some(_)) => {

@@ -10,11 +10,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dpsgd_core::{Description, DpSgd, Mode, ModelSpec, Params, Settings};
+use dpsgd_core::{Description, Device, DpSgd, Mode, ModelSpec, Params, Settings};
 use dpsgd_protocol::messages::{Reply, Request};
 use dpsgd_protocol::results::{Status, Verification};
 
-use crate::prepare::{Case, Needs, Reference};
+use crate::prepare::{Case, EpochCase, Needs, Reference};
 use crate::worker::{Worker, WorkerError};
 
 /// What the registry says of a contender that matters to the gate.
@@ -97,7 +97,7 @@ impl<'a> Gate<'a> {
 
     /// Checks all cases of `modes`, and the noise if private mode is among them.
     pub fn run(&mut self, modes: &[Mode]) -> Result<Verdict, WorkerError> {
-        let description = self.load(1)?;
+        let description = self.load(&self.reference.noise, Some(1))?;
         let mut verdict = Verdict { description, modes: Vec::new() };
         for mode in modes {
             let mut verification = self.updates(*mode)?;
@@ -126,6 +126,12 @@ impl<'a> Gate<'a> {
             largest = Some(largest.map_or(error, larger));
             failure = failure.or(wrong.map(|wrong| format!("{}: {wrong}", case.name)));
         }
+        for case in reference.epochs.iter().filter(|case| case.dp.mode == mode) {
+            let (error, wrong) = self.check_epoch(case)?;
+            largest =
+                Some(largest.map_or(error, |largest| if largest.is_nan() { largest } else { largest.max(error) }));
+            failure = failure.or(wrong.map(|wrong| format!("{} steps in a row: {wrong}", case.steps)));
+        }
         let max_relative_error = largest.filter(|error| error.is_finite());
         Ok(Verification { passed: failure.is_none(), max_relative_error, noise_passed: None, failure })
     }
@@ -150,18 +156,10 @@ impl<'a> Gate<'a> {
                 let wrong = format!("{changed} parameters changed, expected none");
                 return Ok((0.0, (changed > 0).then_some(wrong)));
             }
-            Some(expected) => {
-                let (mut difference, mut length) = (0.0, 0.0);
-                for (change, expected) in changes.zip(&expected) {
-                    difference += (change - expected).powi(2);
-                    length += expected.powi(2);
-                }
-                (difference / length).sqrt()
-            }
+            Some(expected) => relative_error(changes, &expected),
         };
-        let tolerance = self.expectations.tolerance;
-        let wrong = if error.is_nan() || error > tolerance {
-            Some(format!("relative error {error:.2e}, allowed {tolerance:.0e}"))
+        let wrong = if let Some(wrong) = self.too_large(error) {
+            Some(wrong)
         } else if counted != case.non_finite && case.needs == Needs::NonFinite {
             Some(format!("{counted} examples reported as not finite, expected {}", case.non_finite))
         } else {
@@ -170,17 +168,37 @@ impl<'a> Gate<'a> {
         Ok((error, wrong))
     }
 
-    fn load(&mut self, noise_seed: u64) -> Result<Description, WorkerError> {
+    /// The relative error of several steps in a row, with the hyperparameters of the load, and what is wrong if anything
+    /// is.
+    fn check_epoch(&mut self, case: &EpochCase) -> Result<(f64, Option<String>), WorkerError> {
+        self.load(&case.dp, Some(1))?;
+        self.epoch(case)?;
+        let after = self.params()?;
+        let changes = self.initial.values().zip(after.values()).map(|(old, new)| f64::from(old) - f64::from(new));
+        let error = relative_error(changes, &case.expected_update().map_err(harness_error)?);
+        Ok((error, self.too_large(error)))
+    }
+
+    fn too_large(&self, error: f64) -> Option<String> {
+        let tolerance = self.expectations.tolerance;
+        let wrong = error.is_nan() || error > tolerance;
+        wrong.then(|| format!("relative error {error:.2e}, allowed {tolerance:.0e}"))
+    }
+
+    fn load(&mut self, dp: &DpSgd, noise_seed: Option<u64>) -> Result<Description, WorkerError> {
         let request = Request::Load {
             model: self.model.clone(),
             params: self.reference.params.clone(),
             dataset: self.reference.dataset.clone(),
-            dp: self.reference.noise,
-            settings: Settings { noise_seed: Some(noise_seed), ..self.settings.clone() },
+            dp: *dp,
+            settings: Settings { noise_seed, ..self.settings.clone() },
         };
         self.non_finite_examples = 0;
         match self.worker.request(&request, self.timeout)? {
-            Reply::Loaded { description, .. } => Ok(description),
+            Reply::Loaded { description, .. } => {
+                check_description(&self.settings, &description)?;
+                Ok(description)
+            }
             other => Err(unexpected(&request, &other)),
         }
     }
@@ -207,6 +225,15 @@ impl<'a> Gate<'a> {
         }
     }
 
+    /// All batches of a case's schedule.
+    fn epoch(&mut self, case: &EpochCase) -> Result<(), WorkerError> {
+        let request = Request::Epoch { schedule: case.schedule.clone() };
+        match self.worker.request(&request, self.timeout)? {
+            Reply::Epoch { steps, examples, .. } if (steps, examples) == (case.steps, case.examples) => Ok(()),
+            other => Err(unexpected(&request, &other)),
+        }
+    }
+
     fn params(&mut self) -> Result<Params, WorkerError> {
         let request = Request::Params { path: self.params_file.clone() };
         match self.worker.request(&request, self.timeout)? {
@@ -214,6 +241,40 @@ impl<'a> Gate<'a> {
             other => Err(unexpected(&request, &other)),
         }
     }
+}
+
+/// The L2 norm of `changes - expected` over that of `expected`.
+fn relative_error(changes: impl Iterator<Item = f64>, expected: &[f64]) -> f64 {
+    let (mut difference, mut length) = (0.0, 0.0);
+    for (change, expected) in changes.zip(expected) {
+        difference += (change - expected).powi(2);
+        length += expected.powi(2);
+    }
+    (difference / length).sqrt()
+}
+
+/// Refuses a worker that runs elsewhere or otherwise than it was asked to: its row would carry a false label.
+pub fn check_description(asked: &Settings, found: &Description) -> Result<(), WorkerError> {
+    let device = asked.device.to_string();
+    let elsewhere = found.device.split_whitespace().next() != Some(&device);
+    // The threads of a GPU's host are the framework's own affair.
+    let threads = asked.device == Device::Cpu && found.threads != asked.threads;
+    let variant = asked.variant.is_some() && found.variant != asked.variant;
+    if elsewhere || threads || variant {
+        let (wanted, runs) = (asked.variant.as_deref().unwrap_or("default"), found.variant.as_deref());
+        return Err(WorkerError::new(
+            Status::Failed,
+            format!(
+                "asked for device {device}, {} threads, variant {wanted}; the worker says it runs on {}, {} threads, \
+                 variant {}",
+                asked.threads,
+                found.device,
+                found.threads,
+                runs.unwrap_or("default")
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// A reply that does not belong to its request.

@@ -6,9 +6,11 @@
 //! would mean little. The parameters of the step are such that the noise is about as large as the parameters, so f32
 //! rounding does not blur it.
 
+use dpsgd_core::{DpSgd, Mode};
 use dpsgd_stats::ks_normal;
 
 use super::Gate;
+use crate::prepare::EpochCase;
 use crate::worker::WorkerError;
 
 /// Numbers that the Kolmogorov-Smirnov test wants. With these it tells a 5% error of sigma apart with certainty: its
@@ -23,18 +25,39 @@ const SIGNIFICANCE: f64 = 1e-5;
 /// Bound on standard scores of moments and correlations: a false alarm once in 500 million.
 const MAX_SCORE: f64 = 6.0;
 
+/// Distances in steps at which noise is compared with earlier noise.
+const LAGS: usize = 8;
+/// Numbers of one step that are searched for repetitions.
+const SEARCHED: usize = 80_000;
+/// Absolute values closer than this count as the same: twice what f32 parameters blur.
+const SAME: f64 = 1e-6;
+/// Share of numbers that may be a repetition by chance, or by rounding.
+const MAX_REPEATED: f64 = 0.25;
+/// Noise over the clipped gradients, where several noisy steps are looked at together.
+const LOUD: f64 = 100.0;
+/// Numbers wanted of noisy epochs.
+const EPOCH_SAMPLES: usize = 5_000;
+
 /// What is wrong with the noise, if anything.
 pub(super) fn check(gate: &mut Gate<'_>) -> Result<Option<String>, WorkerError> {
-    let noise = Noise::draw(gate)?;
-    Ok(noise.fault())
+    if let Some(fault) = Noise::draw(gate)?.fault() {
+        return Ok(Some(fault));
+    }
+    if let Some(fault) = noise_of_epochs(gate)?.fault() {
+        return Ok(Some(fault));
+    }
+    let empty_batch = gate.expectations.empty_batch;
+    Ok(if empty_batch { noise_of_an_empty_batch(gate)?.fault() } else { None })
 }
 
 /// Standardized noise, as drawn by a worker.
 struct Noise {
     /// For each step, a sample of all scalars.
     steps: Vec<Vec<f64>>,
-    /// The first step under another seed.
-    other_seed: Vec<f64>,
+    /// The first step under another seed, and twice without one, as when it is timed.
+    other_seeds: Vec<Vec<f64>>,
+    /// Share of the first step's numbers whose absolute value another of them has.
+    repeated: f64,
     /// For each parameter tensor: name and moments over all steps.
     tensors: Vec<TensorNoise>,
 }
@@ -54,25 +77,23 @@ impl Noise {
         let scale = dp.noise_multiplier * dp.clip_norm * dp.learning_rate / dp.expected_batch_size;
         let steps = SAMPLES.div_ceil(gate.initial.len()).max(MIN_STEPS);
 
-        gate.load(1)?;
-        gate.reset(&dpsgd_core::DpSgd { noise_multiplier: 0.0, ..dp })?;
+        gate.load(&dp, Some(1))?;
+        gate.reset(&DpSgd { noise_multiplier: 0.0, ..dp })?;
         gate.step(&[0], &[true])?;
         let quiet: Vec<f32> = gate.params()?.values().collect();
 
-        let tensor = |tensor: &dpsgd_core::Tensor| TensorNoise {
-            name: tensor.name.clone(),
-            count: 0.0,
-            sum: 0.0,
-            sum_of_squares: 0.0,
-            unchanged: 0,
-        };
+        let tensor = |tensor: &dpsgd_core::Tensor| TensorNoise::new(&format!("`{}`", tensor.name));
         let mut noise = Noise {
             steps: Vec::with_capacity(steps),
-            other_seed: Vec::new(),
+            other_seeds: Vec::new(),
+            repeated: 0.0,
             tensors: gate.initial.tensors.iter().map(tensor).collect(),
         };
-        for _ in 0..steps {
+        for number in 0..steps {
             let step = noise_of_a_step(gate, &dp, &quiet, scale)?;
+            if number == 0 {
+                noise.repeated = repeated(&step);
+            }
             let mut rest = step.as_slice();
             for (moments, tensor) in noise.tensors.iter_mut().zip(&gate.initial.tensors) {
                 let (here, later) = rest.split_at(tensor.values.len());
@@ -81,8 +102,10 @@ impl Noise {
             }
             noise.steps.push(sample(&step));
         }
-        gate.load(2)?;
-        noise.other_seed = sample(&noise_of_a_step(gate, &dp, &quiet, scale)?);
+        for seed in [Some(2), None, None] {
+            gate.load(&dp, seed)?;
+            noise.other_seeds.push(sample(&noise_of_a_step(gate, &dp, &quiet, scale)?));
+        }
         Ok(noise)
     }
 
@@ -90,13 +113,24 @@ impl Noise {
         if let Some(fault) = self.tensors.iter().find_map(TensorNoise::fault) {
             return Some(fault);
         }
-        for (position, pair) in self.steps.windows(2).enumerate() {
-            if let Some(score) = correlation_score(&pair[0], &pair[1]) {
-                return Some(format!("noise of steps {position} and {} is correlated, z = {score:.1}", position + 1));
+        if self.repeated > MAX_REPEATED {
+            let percent = self.repeated * 100.0;
+            return Some(format!("{percent:.0}% of a step's noise repeats other noise of that step, up to its sign"));
+        }
+        for later in 1..self.steps.len() {
+            for earlier in later.saturating_sub(LAGS)..later {
+                if let Some(score) = correlation_score(&self.steps[earlier], &self.steps[later]) {
+                    return Some(format!("noise of steps {earlier} and {later} is correlated, z = {score:.1}"));
+                }
             }
         }
-        if let Some(score) = correlation_score(&self.steps[0], &self.other_seed) {
-            return Some(format!("noise of two seeds is correlated, z = {score:.1}"));
+        let starts: Vec<&Vec<f64>> = self.steps.iter().take(1).chain(&self.other_seeds).collect();
+        for (position, first) in starts.iter().enumerate() {
+            for second in &starts[position + 1..] {
+                if let Some(score) = correlation_score(first, second) {
+                    return Some(format!("noise of two seeds is correlated, z = {score:.1}"));
+                }
+            }
         }
         let mut all: Vec<f64> = self.steps.concat();
         let mut against = |sigma: f64| ks_normal(&mut all, 0.0, sigma);
@@ -121,6 +155,10 @@ impl Noise {
 }
 
 impl TensorNoise {
+    fn new(name: &str) -> Self {
+        TensorNoise { name: name.to_string(), count: 0.0, sum: 0.0, sum_of_squares: 0.0, unchanged: 0 }
+    }
+
     fn add(&mut self, noise: &[f64]) {
         self.count += noise.len() as f64;
         self.sum += noise.iter().sum::<f64>();
@@ -133,7 +171,7 @@ impl TensorNoise {
         let TensorNoise { name, count, sum, sum_of_squares, unchanged } = self;
         // f32 can round a draw to no change, but not one in a hundred.
         if *unchanged as f64 > 0.01 * count + 1.0 {
-            return Some(format!("{unchanged} of {count} scalars of `{name}` got no noise"));
+            return Some(format!("{unchanged} of {count} scalars of {name} got no noise"));
         }
         let mean_score = sum / count.sqrt();
         let square_score = (sum_of_squares / count - 1.0) * (count / 2.0).sqrt();
@@ -143,7 +181,7 @@ impl TensorNoise {
         if !is_finite || mean_score.abs() > MAX_SCORE || square_score.abs() > long_tail {
             let spread = (sum_of_squares / count).sqrt();
             return Some(format!(
-                "noise of `{name}` has mean {:.4} and standard deviation {spread:.4} in units of sigma C eta / B, over \
+                "noise of {name} has mean {:.4} and standard deviation {spread:.4} in units of sigma C eta / B, over \
                  {count} numbers",
                 sum / count
             ));
@@ -153,16 +191,58 @@ impl TensorNoise {
 }
 
 /// The standardized noise of one step from the initial parameters, all scalars.
-fn noise_of_a_step(
-    gate: &mut Gate<'_>,
-    dp: &dpsgd_core::DpSgd,
-    quiet: &[f32],
-    scale: f64,
-) -> Result<Vec<f64>, WorkerError> {
+fn noise_of_a_step(gate: &mut Gate<'_>, dp: &DpSgd, quiet: &[f32], scale: f64) -> Result<Vec<f64>, WorkerError> {
     gate.reset(dp)?;
     gate.step(&[0], &[true])?;
     let noisy = gate.params()?;
     Ok(noisy.values().zip(quiet).map(|(noisy, quiet)| f64::from(noisy - quiet) / scale).collect())
+}
+
+/// The noise of steps taken in a row, by the `epoch` request, as when they are timed. It is so loud that the clipped
+/// gradients beside it, at most one norm each, don't show.
+fn noise_of_epochs(gate: &mut Gate<'_>) -> Result<TensorNoise, WorkerError> {
+    let reference = gate.reference;
+    let private = |case: &&EpochCase| case.dp.mode == Mode::Private;
+    let case = reference.epochs.iter().find(private).expect("one case for each mode");
+    let DpSgd { clip_norm, expected_batch_size, .. } = case.dp;
+    let learning_rate = expected_batch_size / (LOUD * clip_norm);
+    gate.load(&DpSgd { noise_multiplier: LOUD, learning_rate, ..case.dp }, Some(1))?;
+    let mut moments = TensorNoise::new(&format!("all parameters over {} steps in a row", case.steps));
+    let mut before: Vec<f32> = gate.initial.values().collect();
+    for _ in 0..EPOCH_SAMPLES.div_ceil(before.len()) {
+        gate.epoch(case)?;
+        let after: Vec<f32> = gate.params()?.values().collect();
+        let scale = (case.steps as f64).sqrt();
+        let noise = before.iter().zip(&after).map(|(before, after)| f64::from(before - after) / scale);
+        moments.add(&noise.collect::<Vec<_>>());
+        before = after;
+    }
+    Ok(moments)
+}
+
+/// The noise of a step on a batch in which no example counts.
+fn noise_of_an_empty_batch(gate: &mut Gate<'_>) -> Result<TensorNoise, WorkerError> {
+    let dp = gate.reference.noise;
+    let scale = dp.noise_multiplier * dp.clip_norm * dp.learning_rate / dp.expected_batch_size;
+    gate.reset(&dp)?;
+    gate.step(&[0, 1], &[false, false])?;
+    let after = gate.params()?;
+    let noise = gate.initial.values().zip(after.values()).map(|(before, after)| f64::from(before - after) / scale);
+    let mut moments = TensorNoise::new("all parameters on an empty batch");
+    moments.add(&noise.collect::<Vec<_>>());
+    Ok(moments)
+}
+
+/// The share of numbers whose absolute value another has, among up to [`SEARCHED`]: half of them from the beginning of
+/// the step, half from its middle, where a generator that repeats itself would begin again.
+fn repeated(step: &[f64]) -> f64 {
+    let half = step.len() / 2;
+    let taken = (SEARCHED / 2).min(half);
+    let mut sizes: Vec<f64> = step[..taken].iter().chain(&step[half..half + taken]).map(|value| value.abs()).collect();
+    sizes.sort_unstable_by(f64::total_cmp);
+    let close = sizes.windows(2).filter(|pair| pair[1] - pair[0] < SAME).count();
+    // Of a pair of equal numbers, one repeats the other.
+    close as f64 / sizes.len().max(1) as f64
 }
 
 /// At most [`SAMPLES_PER_STEP`] numbers, evenly spaced.

@@ -1,0 +1,92 @@
+//! Several steps in a row: state that outlives a step, or an epoch that is not its steps, is found out.
+
+use std::path::Path;
+
+use dpsgd_core::oracle::{Gradient, Oracle, clipped_sum, sum};
+use dpsgd_core::{DpSgd, Mode, ModelSpec, Params};
+use dpsgd_protocol::schedule::Schedule;
+
+use super::pool::{MIN_MARGIN, Pool};
+use super::{EXPECTED_BATCH_SIZE, EpochCase, length, write};
+use crate::prepare::PrepareError;
+
+/// Rows of the pool, step by step.
+const BATCHES: [[u32; 8]; 3] = [[0, 9, 2, 7, 4, 5, 8, 3], [1, 6, 3, 9, 9, 0, 2, 5], [8, 7, 6, 4, 1, 2, 5, 0]];
+/// Length of the first update in lengths of the parameters: long enough to be read off f32 parameters, short enough that
+/// the errors of one step are not blown up by the next.
+const FIRST_LENGTH: f64 = 0.03;
+/// Learning rates tried, each 10% below the one before, to keep the later steps clear of kinks.
+const RATES: u32 = 12;
+
+/// Works out one case for each mode and writes batches and differences into `out`.
+pub fn work_out(model: &ModelSpec, params: &Params, pool: &Pool, out: &Path) -> Result<Vec<EpochCase>, PrepareError> {
+    let schedule = out.join("epoch.safetensors");
+    let indices = BATCHES.concat();
+    let examples = indices.len();
+    let batches = Schedule { width: BATCHES[0].len(), indices, mask: vec![true; examples] };
+    batches.save(&schedule).map_err(PrepareError::new)?;
+    let work_out = |mode: Mode| {
+        let (dp, last) = clear_of_kinks(model, params, pool, mode);
+        let expected = out.join(format!("expected-epoch-{}.f64", mode.name()));
+        let pairs = params.values().zip(last.values());
+        write(&expected, pairs.map(|(first, last)| f64::from(first) - f64::from(last)))?;
+        let (steps, examples) = (BATCHES.len() as u64, examples as u64);
+        Ok(EpochCase { dp, schedule: schedule.clone(), steps, examples, expected })
+    };
+    [Mode::Private, Mode::NonPrivate].into_iter().map(work_out).collect()
+}
+
+/// The first learning rate with which no later example comes near a kink, or the best of all tried; and where it ends.
+fn clear_of_kinks(model: &ModelSpec, params: &Params, pool: &Pool, mode: Mode) -> (DpSgd, Params) {
+    let clip_norm = pool.median_norm();
+    let first: Vec<&Gradient> = BATCHES[0].iter().map(|row| &pool.gradients[*row as usize]).collect();
+    let (first, divisor) = match mode {
+        Mode::Private => (clipped_sum(first, clip_norm, model), EXPECTED_BATCH_SIZE),
+        Mode::NonPrivate => (sum(first, model), BATCHES[0].len() as f64),
+    };
+    let mut best: Option<(f64, DpSgd, Params)> = None;
+    for attempt in 0..RATES {
+        let length = FIRST_LENGTH * 0.9_f64.powf(f64::from(attempt)) * length(params);
+        let dp = DpSgd {
+            mode,
+            clip_norm,
+            // Plain SGD must ignore it.
+            noise_multiplier: if mode == Mode::NonPrivate { 1.3 } else { 0.0 },
+            learning_rate: length * divisor / first.norm(),
+            expected_batch_size: EXPECTED_BATCH_SIZE,
+        };
+        let (margin, last) = steps(model, params, pool, &dp);
+        if best.as_ref().is_none_or(|(known, ..)| margin > *known) {
+            best = Some((margin, dp, last));
+        }
+        if margin >= MIN_MARGIN {
+            break;
+        }
+    }
+    let (_, dp, last) = best.expect("one learning rate is tried");
+    (dp, last)
+}
+
+/// Takes the steps in float64 between parameters kept in f32; the least margin after the first step, and the end.
+fn steps(model: &ModelSpec, params: &Params, pool: &Pool, dp: &DpSgd) -> (f64, Params) {
+    let mut params = params.clone();
+    let mut margin = f64::INFINITY;
+    for (step, batch) in BATCHES.iter().enumerate() {
+        let oracle = Oracle::new(model, &params).expect("the model is valid");
+        let examples: Vec<_> = batch.iter().map(|row| oracle.example(&pool.dataset, *row as usize)).collect();
+        if step > 0 {
+            margin = examples.iter().map(|example| example.margin).fold(margin, f64::min);
+        }
+        let gradients = examples.iter().map(|example| &example.gradient);
+        let (sum, divisor) = match dp.mode {
+            Mode::Private => (clipped_sum(gradients, dp.clip_norm, model), dp.expected_batch_size),
+            Mode::NonPrivate => (sum(gradients, model), batch.len() as f64),
+        };
+        for (tensor, sum) in params.tensors.iter_mut().zip(&sum.0) {
+            for (value, sum) in tensor.values.iter_mut().zip(sum) {
+                *value = (f64::from(*value) - dp.learning_rate / divisor * sum) as f32;
+            }
+        }
+    }
+    (margin, params)
+}

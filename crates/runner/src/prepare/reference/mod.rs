@@ -1,0 +1,133 @@
+//! The verification gate's cases: batches whose right update the float64 oracle knows.
+//!
+//! A pool of examples is generated for the model; the oracle computes each one's gradient once, and every case is a
+//! batch drawn from the pool. The learning rate of a case makes the update 30 times as long as the parameters, so that
+//! reading the update off two sets of f32 parameters costs it no accuracy. Examples near a kink (a ReLU's input almost
+//! 0, two almost equal maxima), which f32 and float64 may decide differently, are avoided; see [`pool`].
+
+mod cases;
+mod epoch;
+mod pool;
+
+use std::path::{Path, PathBuf};
+
+use dpsgd_core::oracle::Oracle;
+use dpsgd_core::{DpSgd, Mode, ModelSpec, Params};
+use serde::{Deserialize, Serialize};
+
+use super::{DATASET_FILE, PARAMS_FILE, PrepareError};
+use pool::Pool;
+
+/// What a strategy must be able to do for a case to apply to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Needs {
+    /// Any strategy.
+    Nothing,
+    /// A batch in which every slot is masked.
+    EmptyBatch,
+    /// Leaving out, and counting, an example whose gradient is not finite.
+    NonFinite,
+}
+
+/// One batch, the step to take on it from the initial parameters, and the right answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Case {
+    /// Shown when it fails.
+    pub name: String,
+    /// Rows of the pool.
+    pub indices: Vec<u32>,
+    /// Which slots count.
+    pub mask: Vec<bool>,
+    /// Hyperparameters; in private mode without noise.
+    pub dp: DpSgd,
+    /// What a strategy must support.
+    pub needs: Needs,
+    /// File of the float64 `theta_0 - theta_1`, all scalars in order; `None` when the parameters must not change.
+    pub expected: Option<PathBuf>,
+    /// How many examples must be counted as not finite.
+    pub non_finite: u64,
+}
+
+/// Everything that the gate needs for one model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reference {
+    /// The pool.
+    pub dataset: PathBuf,
+    /// Initial parameters.
+    pub params: PathBuf,
+    /// The cases.
+    pub cases: Vec<Case>,
+    /// Several steps in a row, one for each mode.
+    pub epochs: Vec<EpochCase>,
+    /// A step with a noise of about the size of the parameters.
+    pub noise: DpSgd,
+}
+
+/// A few steps in a row through the `epoch` request, from the hyperparameters given at load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EpochCase {
+    /// Hyperparameters; in private mode without noise.
+    pub dp: DpSgd,
+    /// The batches, rows of the pool.
+    pub schedule: PathBuf,
+    /// How many batches.
+    pub steps: u64,
+    /// How many examples in all of them.
+    pub examples: u64,
+    /// File of the float64 difference between the first and the last parameters, all scalars in order.
+    pub expected: PathBuf,
+}
+
+/// Computes and writes it all; `widest` is the largest batch to check.
+pub(super) fn prepare(model: &ModelSpec, seed: u64, widest: usize, out: &Path) -> Result<Reference, PrepareError> {
+    model.validate().map_err(PrepareError::new)?;
+    let params = Params::init(model, seed);
+    let oracle = Oracle::new(model, &params).map_err(PrepareError::new)?;
+    let pool = Pool::generate(model, &oracle, seed);
+    let (params_file, dataset_file) = (out.join(PARAMS_FILE), out.join(DATASET_FILE));
+    params.save(&params_file).map_err(PrepareError::new)?;
+    pool.dataset.save(&dataset_file).map_err(PrepareError::new)?;
+    let cases = cases::work_out(model, &params, &pool, widest, out)?;
+    let epochs = epoch::work_out(model, &params, &pool, out)?;
+    let clip_norm = pool.median_norm();
+    let noise = DpSgd {
+        mode: Mode::Private,
+        clip_norm,
+        noise_multiplier: 1.3,
+        learning_rate: EXPECTED_BATCH_SIZE / clip_norm,
+        expected_batch_size: EXPECTED_BATCH_SIZE,
+    };
+    Ok(Reference { dataset: dataset_file, params: params_file, cases, epochs, noise })
+}
+
+/// The L2 norm of all parameters together, at least 1.
+fn length(params: &Params) -> f64 {
+    params.values().map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt().max(1.0)
+}
+
+fn write(file: &Path, update: impl Iterator<Item = f64>) -> Result<(), PrepareError> {
+    let bytes: Vec<u8> = update.flat_map(f64::to_le_bytes).collect();
+    std::fs::write(file, bytes).map_err(|e| PrepareError(format!("{}: {e}", file.display())))
+}
+
+fn read(file: &Path) -> std::io::Result<Vec<f64>> {
+    let bytes = std::fs::read(file)?;
+    Ok(bytes.as_chunks::<8>().0.iter().map(|chunk| f64::from_le_bytes(*chunk)).collect())
+}
+
+/// Not the number of examples in any batch, so that a strategy that mixes the two up is found out.
+const EXPECTED_BATCH_SIZE: f64 = 12.0;
+
+impl Case {
+    /// The expected `theta_0 - theta_1`; `None` when the parameters must not change.
+    pub fn expected_update(&self) -> std::io::Result<Option<Vec<f64>>> {
+        self.expected.as_deref().map(read).transpose()
+    }
+}
+
+impl EpochCase {
+    /// The expected difference between the first and the last parameters.
+    pub fn expected_update(&self) -> std::io::Result<Vec<f64>> {
+        read(&self.expected)
+    }
+}
