@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dpsgd_core::{Description, Mode};
+use dpsgd_core::{Description, Mode, ModelSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,12 @@ pub struct Environment {
 pub struct RunConfig {
     /// Workload names, in the order shown.
     pub workloads: Vec<String>,
+    /// The model of each workload.
+    pub models: Vec<ModelSpec>,
+    /// The data set of each workload, by name.
+    pub datasets: Vec<String>,
+    /// The user's folder of full data sets.
+    pub data: Option<PathBuf>,
     /// Contenders `strategy` or `strategy:variant`, in the order shown.
     pub contenders: Vec<String>,
     /// Batch sizes.
@@ -73,7 +79,7 @@ pub struct RunConfig {
     pub examples: Option<usize>,
     /// `sequential` or `shuffle`.
     pub schedule: String,
-    /// Seed of initial parameters, schedules, noise and the order of measurement.
+    /// Seed of initial parameters, synthetic data, schedules and the order of measurement; not of the noise.
     pub seed: u64,
     /// C.
     pub clip_norm: f64,
@@ -265,18 +271,49 @@ impl Results {
         let failed = |e: std::io::Error| ResultsError { path: path.display().to_string(), reason: e.to_string() };
         let mut text = serde_json::to_string_pretty(self).expect("results are plain data");
         text.push('\n');
-        let partial = path.with_extension("json.partial");
-        let write = || {
-            let mut file = std::fs::File::create(&partial)?;
-            std::io::Write::write_all(&mut file, text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&partial, path)
-        };
-        write().map_err(failed)
+        write_whole(path, text.as_bytes()).map_err(failed)
     }
 
     /// The JSON Schema of this file.
     pub fn json_schema() -> serde_json::Value {
         schemars::schema_for!(Results).to_value()
+    }
+}
+
+/// Writes a file whole or not at all; what was there stays if it fails, and nothing else is left.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let partial = path.with_extension("json.partial");
+    let write = || {
+        let mut file = std::fs::File::create(&partial)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
+    };
+    write().inspect_err(|_| drop(std::fs::remove_file(&partial)))?;
+    // The new name is on the disk when the folder is. The file is written: a file system that can't sync folders is no
+    // reason to end a run.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let _ = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_fails_leaves_what_was_there_and_nothing_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("results.json");
+        write_whole(&path, b"first").unwrap();
+        write_whole(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        // A folder of that name can't be replaced by a file.
+        let folder = scratch.path().join("folder.json");
+        std::fs::create_dir(&folder).unwrap();
+        write_whole(&folder, b"third").unwrap_err();
+        let mut left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["folder.json", "results.json"]);
     }
 }

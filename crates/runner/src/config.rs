@@ -127,7 +127,7 @@ pub struct Config {
     pub examples: Option<usize>,
     /// The order of the examples.
     pub order: Order,
-    /// Seed of initial parameters, schedules, noise and the order of measurement.
+    /// Seed of initial parameters, synthetic data, schedules and the order of measurement; not of the noise.
     pub seed: u64,
     /// Hyperparameters, in their ranges.
     pub dp: DpValues,
@@ -293,6 +293,9 @@ impl Config {
     pub fn to_run_config(&self) -> RunConfig {
         RunConfig {
             workloads: self.workloads.iter().map(|workload| workload.name.clone()).collect(),
+            models: self.workloads.iter().map(|workload| workload.model.clone()).collect(),
+            datasets: self.workloads.iter().map(|workload| workload.dataset.clone()).collect(),
+            data: self.data.clone(),
             contenders: self.contenders.iter().map(Contender::name).collect(),
             batch_sizes: self.batch_sizes.clone(),
             modes: self.modes.clone(),

@@ -92,6 +92,9 @@ impl Sample {
             environment: self.environment(),
             config: RunConfig {
                 workloads: self.workloads.iter().map(|w| w.0.to_string()).collect(),
+                models: Vec::new(),
+                datasets: Vec::new(),
+                data: None,
                 contenders: self.contenders.iter().map(|c| c.name.clone()).collect(),
                 batch_sizes: self.batch_sizes.clone(),
                 modes: self.modes.clone(),

@@ -58,10 +58,18 @@ impl Rows {
             let key = then.as_object().into_iter().flatten().find(|(key, value)| now[key.as_str()] != **value);
             let (key, value) = key.expect("two configs that differ do so in a key");
             let path = file.display().to_string();
-            let (then, now) = (format!("{key} = {value}"), format!("{key} = {}", now[key.as_str()]));
+            let show = |value: &serde_json::Value| {
+                let text = value.to_string();
+                if text.chars().count() <= 120 { text } else { text.chars().take(120).collect::<String>() + "..." }
+            };
+            let (then, now) = (format!("{key} = {}", show(value)), format!("{key} = {}", show(&now[key.as_str()])));
             return Err(ResumeError::Differs { path, what: "the config", then, now });
         }
         let (then, now) = (&results.environment, environment);
+        let (before, after) = ((&then.version, &then.commit), (&now.version, &now.commit));
+        if before != after {
+            return Err(differs("the version of dpsgd-bench", &before, &after));
+        }
         if (&then.cpu, then.cpus) != (&now.cpu, now.cpus) {
             return Err(differs("the processor", &(&then.cpu, then.cpus), &(&now.cpu, now.cpus)));
         }
