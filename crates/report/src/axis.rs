@@ -14,15 +14,19 @@ pub struct Axis {
     pub minor: Vec<f64>,
 }
 
+/// What a logarithmic axis can show; figures beyond are at its ends. No time is, but a file may say anything.
+const LEAST: f64 = 1e-30;
+const MOST: f64 = 1e30;
+
 /// Mantissas of labelled ticks, fewest first.
 const MANTISSAS: [&[f64]; 4] = [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]];
 
 impl Axis {
-    /// A logarithmic axis over all of `values` (others than positive finite ones don't count), from pixel `from` to `to`,
-    /// with about one tick per `spacing` pixels. It spans a factor of three at least: a narrower one would make noise
+    /// A logarithmic axis over all of `values` (others than positive finite ones don't count, and those beyond
+    /// [`LEAST`] and [`MOST`] count as these), from pixel `from` to `to`, with about one tick per `spacing` pixels. It spans a factor of three at least: a narrower one would make noise
     /// look like a difference.
     pub fn logarithmic(values: impl IntoIterator<Item = f64>, from: f64, to: f64, spacing: f64) -> Self {
-        let usable = values.into_iter().filter(|v| v.is_finite() && *v > 0.0);
+        let usable = values.into_iter().filter(|v| v.is_finite() && *v > 0.0).map(|v| v.clamp(LEAST, MOST));
         let (low, high) = usable.fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
         let (low, high) = if low <= high { (low, high) } else { (0.1, 10.0) };
         let widen = (3.0 / (high / low)).max(1.0).sqrt();
@@ -115,6 +119,17 @@ mod tests {
             assert!(axis.ticks.len() <= 8, "{values:?}: {:?}", axis.ticks);
             for value in values.iter().filter(|v| v.is_finite()) {
                 assert!((100.1..699.9).contains(&axis.at(*value)), "{value} of {values:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_axis_over_all_that_a_number_can_be_has_few_ticks_and_keeps_its_ends() {
+        for values in [[1e308, f64::MAX], [5e-324, 1e-300], [5e-324, f64::MAX], [-1.0, 0.0]] {
+            let axis = Axis::logarithmic(values, 100.0, 700.0, 70.0);
+            assert!((2..=8).contains(&axis.ticks.len()) && axis.minor.len() < 100, "{values:?}: {axis:?}");
+            for value in values.into_iter().chain([f64::INFINITY, f64::NEG_INFINITY, f64::NAN]) {
+                assert!((100.0..=700.0).contains(&axis.at(value)), "{value} of {values:?}");
             }
         }
     }

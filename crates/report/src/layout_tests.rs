@@ -30,6 +30,19 @@ fn samples() -> Vec<(&'static str, Results)> {
             _ => cell.mean_epoch_s = Some(0.0),
         }
     }
+    let mut extreme = Sample::typical().results();
+    let extremes = [1e308, 5e-324, -1.0, 0.0, f64::INFINITY, f64::NEG_INFINITY, 1e-300, 3.0];
+    for (i, cell) in extreme.cells.iter_mut().enumerate() {
+        let at = |shift: usize| extremes[(i + shift) % extremes.len()];
+        let positive = [1e308, 5e-324, 1e-12, 1.0, 1e17];
+        cell.median_epoch_s = Some(positive[i % positive.len()]);
+        (cell.mean_epoch_s, cell.median_ci95_s) = (Some(at(0)), Some([at(1), at(2)]));
+        (cell.warm_up_s, cell.first_step_s, cell.cpu_utilization) = (Some(at(3)), Some(at(4)), Some(at(5)));
+        cell.peak_rss_bytes = Some(if i % 2 == 0 { u64::MAX } else { 0 });
+        for process in &mut cell.processes {
+            process.epochs_s.iter_mut().enumerate().for_each(|(epoch, time)| *time = at(epoch));
+        }
+    }
     let mut no_cells = Sample::typical().results();
     no_cells.cells.clear();
     vec![
@@ -49,6 +62,7 @@ fn samples() -> Vec<(&'static str, Results)> {
             Sample { contenders, ..Sample::typical() }.results()
         }),
         ("odd figures", odd),
+        ("extreme figures", extreme),
         ("no cells", no_cells),
     ]
 }

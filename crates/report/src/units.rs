@@ -60,6 +60,9 @@ pub fn times(ratio: f64) -> String {
     format!("{}×", digits(ratio))
 }
 
+/// Figures that people read without an exponent. Others are no times or ratios, but a file may say anything.
+const READABLE: std::ops::Range<f64> = 1e-6..1e15;
+
 /// Three significant digits without an exponent, thousands separated: `0.00123`, `12.3`, `1,050`.
 pub fn digits(value: f64) -> String {
     if !value.is_finite() {
@@ -67,6 +70,9 @@ pub fn digits(value: f64) -> String {
     }
     if value == 0.0 {
         return "0".into();
+    }
+    if !READABLE.contains(&value.abs()) {
+        return format!("{value:.2e}");
     }
     let magnitude = value.abs().log10().floor();
     // 9.996 is 10.0 with three digits, not 10.00.
@@ -105,6 +111,10 @@ pub fn time_tick(seconds: f64) -> String {
 
 /// A tick with no more digits than it has: `0.5`, `20`, `1,000`.
 pub fn plain(value: f64) -> String {
+    // Ten million and more has no place beside an axis.
+    if value != 0.0 && !(1e-6..1e7).contains(&value.abs()) {
+        return format!("{value:.1e}");
+    }
     let text = format!("{value:.6}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text.contains('.') { text.to_string() } else { thousands(text) }
@@ -135,6 +145,16 @@ mod tests {
         assert_eq!(time(f64::NAN), "–");
         assert_eq!(time_with_interval(0.99, Some([0.98, 1.02])), "990 ms [980–1,020]");
         assert_eq!(time_with_interval(0.99, Some([f64::NAN, 1.02])), "990 ms");
+    }
+
+    #[test]
+    fn figures_that_no_run_has_are_short_all_the_same() {
+        assert_eq!(digits(1e308), "1.00e308");
+        assert_eq!(digits(-2.5e20), "-2.50e20");
+        assert_eq!(digits(5e-324), "4.94e-324");
+        assert_eq!(time(1e308), "2.78e304 h");
+        assert_eq!(plain(1e30), "1.0e30");
+        assert_eq!((plain(0.0), plain(1e-6)), ("0".into(), "0.000001".into()));
     }
 
     #[test]

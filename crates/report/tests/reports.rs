@@ -150,6 +150,23 @@ fn names_that_are_no_file_names_and_text_that_is_no_xml_do_no_harm() {
 }
 
 #[test]
+fn times_of_a_file_made_by_hand_are_drawn_whatever_they_are() {
+    let mut results = small().results();
+    let extremes = [1e308, -1.0, 0.0, f64::INFINITY, 1e-308, f64::NAN];
+    for (i, cell) in results.cells.iter_mut().enumerate() {
+        let at = |shift: usize| extremes[(i + shift) % extremes.len()];
+        (cell.median_epoch_s, cell.mean_epoch_s, cell.warm_up_s) = (Some(at(0)), Some(at(1)), Some(at(2)));
+        cell.median_ci95_s = Some([at(3), at(4)]);
+        cell.processes.iter_mut().for_each(|process| process.epochs_s.fill(at(5)));
+    }
+    let dir = plotted(&results);
+    assert!(svg(dir.path(), "mnist-cnn", "median").contains("2.78e304 h"));
+    for text in [table(&results), markdown(&results)] {
+        assert!(text.contains("2.78e304 h") && text.contains("no epoch times"), "{text}");
+    }
+}
+
+#[test]
 fn a_terminal_table_fits_120_columns() {
     let results = Sample { gpu: false, ..Sample::many(25) }.results();
     for text in [table(&results), table(&Sample::typical().results())] {

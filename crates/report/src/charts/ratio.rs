@@ -56,12 +56,35 @@ pub fn draw(view: &View) -> Scene {
         }
         .draw(&mut figure, &groups);
     }
-    let caption = format!(
-        "Marks: geometric mean over rounds of the ratio of a round's two medians; {}. Bands: 95% bootstrap interval \
-         over rounds.",
-        view.replicates()
-    );
+    let rounds = groups.iter().flat_map(|group| &group.rows).map(|(_, ratio)| ratio.pairs);
+    let caption = explained(&rounds.collect::<Vec<_>>(), &view.replicates());
     figure.finish(&view.absent(&[Mode::Private, Mode::NonPrivate]), &caption, &view.machine())
+}
+
+/// What marks and bands are, by the number of `rounds` that each ratio rests on.
+fn explained(rounds: &[usize], replicates: &str) -> String {
+    let (fewest, most) = (rounds.iter().copied().min().unwrap_or(0), rounds.iter().copied().max().unwrap_or(0));
+    let marks = match most {
+        0 => "ratio of the medians over all epochs, as no round has both modes",
+        1 => "ratio of the two medians of the only round that has both modes",
+        _ => "geometric mean over rounds of the ratio of a round's two medians",
+    };
+    let mut text = format!("Marks: {marks}; {replicates}. ");
+    // Of those that have a band, the one that rests on the least.
+    match rounds.iter().copied().filter(|rounds| *rounds > 1).min() {
+        None => text.push_str("No interval without two rounds."),
+        Some(2..5) => text.push_str(
+            "Bands: 95% bootstrap interval, resampled over rounds; with so few of them it is narrower than that.",
+        ),
+        Some(_) => text.push_str("Bands: 95% bootstrap interval, resampled over rounds."),
+    }
+    if fewest == 0 && most > 0 {
+        text.push_str(" Where no round has both modes: ratio of the medians over all epochs, no band.");
+    }
+    if most > 1 && rounds.contains(&1) {
+        text.push_str(" Where only one round has both modes: the ratio of that round, no band.");
+    }
+    text
 }
 
 /// The ratio of the medians of processes of the same round; of the overall medians if no round has both.
@@ -82,4 +105,23 @@ fn of_rounds(private: &Cell, plain: &Cell) -> Option<Ratio> {
     let (numerators, denominators): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
     ratio_ci95(&numerators, &denominators, SEED)
         .or_else(|| Some(Ratio { ratio: private.median_epoch_s? / plain.median_epoch_s?, ci95: None, pairs: 0 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caption_says_what_is_drawn_with_few_rounds_one_and_none() {
+        let says = |rounds: &[usize], parts: &[&str], never: &[&str]| {
+            let text = explained(rounds, "3 processes × 5 epochs");
+            assert!(parts.iter().all(|part| text.contains(part)), "{rounds:?}: {text}");
+            assert!(!never.iter().any(|part| text.contains(part)), "{rounds:?}: {text}");
+        };
+        says(&[5, 8], &["geometric mean", "Bands: 95%"], &["narrower", "Where", "No interval"]);
+        says(&[3, 8], &["geometric mean", "Bands: 95%", "narrower than that"], &["Where"]);
+        says(&[1, 1], &["the only round", "No interval"], &["Bands", "geometric", "Where"]);
+        says(&[0], &["medians over all epochs", "No interval"], &["Bands", "geometric", "Where"]);
+        says(&[5, 1, 0], &["Bands", "Where no round", "Where only one round"], &["narrower"]);
+    }
 }
