@@ -18,6 +18,11 @@ const PATIENT: Duration = Duration::from_secs(60);
 /// Epochs of one process, and processes of one row.
 const EPOCHS: usize = 2;
 const PROCESSES: usize = 2;
+/// Epochs that the verification gate runs on this workload before anything is timed: one against the oracle, and as many
+/// as it takes to draw 5,000 normals for 105 parameters.
+const GATE_EPOCHS: u64 = 1 + 5_000_u64.div_ceil(105);
+/// The epoch request in which a contender hangs if it is to have one process in the file.
+const IN_ROUND_1: u64 = GATE_EPOCHS + EPOCHS as u64 + 1;
 
 /// A run on the smallest workload with contenders of our making.
 struct Run {
@@ -154,9 +159,10 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
 
 #[test]
 fn no_worker_survives_a_runner_killed_by_sigkill_and_the_run_can_be_resumed() {
-    // In round 1 it hangs; by then both contenders have a process of round 0 in the file.
-    let run = Run::new(600, &[("good", "none", "start"), ("sleeper", "nameless=forks=hang-on=3:FILE", "epoch")]);
-    let mut child = run.start_until_it_hangs(3);
+    // By the time it hangs, both contenders have a process of round 0 in the file.
+    let sleeper = format!("nameless=forks=hang-on={IN_ROUND_1}:FILE");
+    let run = Run::new(600, &[("good", "none", "start"), ("sleeper", &sleeper, "epoch")]);
+    let mut child = run.start_until_it_hangs(IN_ROUND_1);
     let guard = guard_of(&child.0);
     child.0.kill().unwrap();
     child.0.wait().unwrap();
@@ -180,9 +186,10 @@ fn no_worker_survives_a_runner_killed_by_sigkill_and_the_run_can_be_resumed() {
 
 #[test]
 fn ctrl_c_and_sigterm_keep_what_was_measured_and_stop_the_workers() {
+    let sleeper = format!("nameless=forks=hang-on={IN_ROUND_1}:FILE");
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let run = Run::new(600, &[("good", "none", "start"), ("sleeper", "nameless=forks=hang-on=3:FILE", "epoch")]);
-        let mut child = run.start_until_it_hangs(3);
+        let run = Run::new(600, &[("good", "none", "start"), ("sleeper", &sleeper, "epoch")]);
+        let mut child = run.start_until_it_hangs(IN_ROUND_1);
         let guard = guard_of(&child.0);
         kill(Pid::from_raw(child.0.id() as i32), signal).unwrap();
         let status = child.0.wait().unwrap();

@@ -153,3 +153,25 @@ fn check_clock(epoch_s: f64, wall_s: f64) -> Result<(), WorkerError> {
 fn failed(reason: &str) -> WorkerError {
     WorkerError::new(Status::Failed, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::check_clock;
+
+    #[test]
+    fn a_clock_that_contradicts_the_runner_s_is_refused() {
+        for (epoch_s, wall_s) in
+            [(-1.0, 1.0), (0.0, 1.0), (f64::NAN, 1.0), (f64::INFINITY, 1.0), (1.1, 1.0), (1e-6, 4.0)]
+        {
+            let error = check_clock(epoch_s, wall_s).unwrap_err();
+            assert!(error.reason.contains("by the runner's"), "{epoch_s} of {wall_s}: {}", error.reason);
+        }
+    }
+
+    #[test]
+    fn an_honest_clock_passes_with_a_short_epoch_and_with_a_long_one() {
+        for (epoch_s, wall_s) in [(1e-4, 2e-3), (3.0, 3.01), (100.0, 100.0)] {
+            assert!(check_clock(epoch_s, wall_s).is_ok());
+        }
+    }
+}
