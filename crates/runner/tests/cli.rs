@@ -119,16 +119,26 @@ fn a_hyperparameter_outside_its_range_is_refused_with_key_value_and_range() {
 
 #[test]
 fn a_count_of_zero_is_refused_in_a_config_and_as_an_option() {
-    assert_config_refused("epochs = 1", "epochs = 0", &["epochs = 0: must be at least 1"]);
-    assert_config_refused("processes = 1", "processes = 0", &["processes = 0"]);
+    assert_config_refused("epochs = 1", "epochs = 0", &["epochs = 0: must be 1 to 100000"]);
+    assert_config_refused("processes = 1", "processes = 0", &["processes = 0: must be 1 to 1000"]);
     assert_config_refused("examples = 64", "examples = 0", &["examples = 0"]);
     assert_config_refused("batch_sizes = [16]", "batch_sizes = [16, 0]", &["batch size 0: must be at least 1"]);
     assert_config_refused("seed = 1", "seed = 1\nthreads = 0", &["threads = 0: must be 1 to "]);
-    assert_config_refused("timeout_s = 60", "timeout_s = 0", &["timeout_s = 0: must be a finite number above 0"]);
     for option in ["epochs", "processes", "examples", "threads"] {
         assert_option_refused(&[&format!("--{option}"), "0"], &[&format!("--{option}: {option} = 0: must be ")]);
     }
     assert_option_refused(&["--batch-sizes", "0"], &["--batch-sizes: batch size 0: must be at least 1"]);
+}
+
+#[test]
+fn counts_and_limits_beyond_all_sense_are_refused_with_the_range() {
+    let expected = "--epochs: epochs = 99999999999999999: must be 1 to 100000";
+    assert_option_refused(&["--epochs", "99999999999999999"], &[expected]);
+    assert_option_refused(&["--processes", "1001"], &["--processes: processes = 1001: must be 1 to 1000"]);
+    for (value, shown) in [("0", "0.0"), ("-1.0", "-1.0"), ("1e300", "1e300"), ("1e-300", "1e-300"), ("nan", "NaN")] {
+        let expected = format!("timeout_s = {shown}: must be 0.001 to 1000000 seconds");
+        assert_config_refused("timeout_s = 60", &format!("timeout_s = {value}"), &[&expected]);
+    }
 }
 
 #[test]
@@ -142,7 +152,9 @@ fn a_count_that_is_no_number_is_refused_with_the_value_found() {
 fn a_batch_larger_than_the_examples_asked_for_is_refused() {
     let expected = "batch size 65: must be at most 64, the number of examples";
     assert_config_refused("batch_sizes = [16]", "batch_sizes = [16, 65]", &[expected]);
-    assert_option_refused(&["--examples", "100"], &["batch size 256: must be at most 100"]);
+    assert_option_refused(&["--examples", "100"], &["--examples: batch size 256: must be at most 100"]);
+    let both = ["--examples", "30162", "--batch-sizes", "30163"];
+    assert_option_refused(&both, &["--batch-sizes: batch size 30163: must be at most 30162"]);
 }
 
 #[test]
@@ -180,14 +192,20 @@ fn places_that_are_not_there_are_refused() {
     assert_option_refused(&["--config", "nope.toml"], &["nope.toml: No such file"]);
     assert_option_refused(&["--registry", "nope.toml"], &["nope.toml: No such file"]);
     assert_option_refused(&["--data", "nope"], &["--data: nope: not a folder"]);
+    let folder = tempfile::tempdir().unwrap();
+    assert_refused(folder.path(), &["list", "--data", "nope"], &["--data: nope: not a folder"]);
     assert_option_refused(&["--workers", "nope"], &["--workers: nope: not a folder"]);
     assert_option_refused(&["--python", "nope"], &["--python: nope: not a program on PATH"]);
 }
 
 #[test]
 fn an_unwritable_out_is_refused_before_anything_is_installed() {
-    assert_option_refused(&["--out", "/proc/run"], &["--out /proc/run: can't write there", "choose another folder"]);
-    assert_option_refused(&["--out", "/dev/null/run"], &["--out /dev/null/run: can't write there"]);
+    assert_option_refused(&["--out", "/proc/run"], &["/proc/run: can't write there", "folder with --out"]);
+    assert_option_refused(&["--out", "/dev/null/run"], &["/dev/null/run: can't write there"]);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("run")).unwrap();
+    std::fs::write(folder.path().join("run/plots"), "in the way").unwrap();
+    assert_refused(folder.path(), &["--all", "--out", "run"], &["run/plots: can't write there"]);
 }
 
 #[test]
@@ -195,6 +213,7 @@ fn resume_needs_the_folder_of_a_run_and_a_run_is_not_overwritten_without_it() {
     assert_option_refused(&["--resume"], &["--out <DIR>"]);
     assert_option_refused(&["--resume", "--out", "new"], &["--out new", "no results.json"]);
     let folder = tempfile::tempdir().unwrap();
+    assert_refused(folder.path(), &["--resume", "--out", "new"], &["--out new", "no results.json"]);
     std::fs::write(folder.path().join("results.json"), "{}").unwrap();
     assert_refused(folder.path(), &["--all", "--out", "."], &["holds results already", "--resume"]);
 }

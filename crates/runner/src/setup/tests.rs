@@ -273,6 +273,31 @@ fn what_is_missing_for_one_strategy_does_not_stop_another() {
 }
 
 #[test]
+fn a_relative_program_is_beside_the_registry_and_a_bare_name_on_path() {
+    let scratch = Scratch::new();
+    scratch.script("bin/fake", "#!/bin/sh\n");
+    std::fs::create_dir(scratch.path("own")).unwrap();
+    scratch.script("own/worker", "#!/bin/sh\n");
+    let start = |program: &str| format!("start = [\"{program}\", \"own/data\"]");
+    let (beside, dotted, bare) = (start("own/worker"), start("./own/worker"), start("fake"));
+    let (absent, unknown) = (start("own/nothing"), start("worker"));
+    let registry = registry(
+        &scratch,
+        &[("beside", &beside), ("dotted", &dotted), ("bare", &bare), ("absent", &absent), ("unknown", &unknown)],
+    );
+    let toolbox = Toolbox::prepare(&scratch.host(), &registry.entries().iter().collect::<Vec<_>>());
+    let launcher = |name: &str| toolbox.launcher(name).unwrap();
+    assert_eq!(launcher("beside").program, scratch.path("own/worker"));
+    assert_eq!(launcher("beside").args, ["own/data"]);
+    assert_eq!(launcher("dotted").program, scratch.path("own/worker"));
+    assert_eq!(launcher("bare").program, scratch.path("bin/fake"));
+    let reason = |name: &str| toolbox.launcher(name).unwrap_err().to_string();
+    let expected = format!("no worker {}", scratch.path("own/nothing").display());
+    assert!(reason("absent").contains(&expected), "{}", reason("absent"));
+    assert!(reason("unknown").contains("no program worker on PATH: install it"), "{}", reason("unknown"));
+}
+
+#[test]
 fn prebuilt_workers_are_taken_as_they_are_and_shown_where_libtorch_is() {
     let scratch = Scratch::new();
     let torchy = "environment = \"libtorch\"\nbuild = { package = \"p\" }\nstart = [\"{workers}/p\"]";
