@@ -157,7 +157,7 @@ impl Strategy for OracleStrategy {
             Mode::NonPrivate if self.is("plain-sum-in-place-of-mean") => 1.0,
             Mode::NonPrivate => examples.max(1) as f64,
         };
-        if self.is("same-noise-every-step") || self.is("two-noises-in-turn") && self.steps % 2 == 0 {
+        if self.is("same-noise-every-step") || self.is("two-noises-in-turn") && self.steps.is_multiple_of(2) {
             self.rng = Self::generator(&self.settings, &self.variant);
         }
         self.steps += 1;
