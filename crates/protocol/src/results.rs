@@ -119,6 +119,20 @@ pub enum Status {
     Disqualified,
 }
 
+impl Status {
+    /// The name used in results files, such as `out_of_memory`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Unavailable => "unavailable",
+            Status::Failed => "failed",
+            Status::Timeout => "timeout",
+            Status::OutOfMemory => "out_of_memory",
+            Status::Disqualified => "disqualified",
+        }
+    }
+}
+
 /// What the verification gate found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -280,9 +294,11 @@ impl Results {
     }
 }
 
-/// Writes a file whole or not at all; what was there stays if it fails, and nothing else is left.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let partial = path.with_extension("json.partial");
+/// Writes a file whole or not at all, by way of a neighbour `<name>.partial`; what was there stays if it fails, and
+/// nothing else is left.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
     let write = || {
         let mut file = std::fs::File::create(&partial)?;
         std::io::Write::write_all(&mut file, bytes)?;

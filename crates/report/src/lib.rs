@@ -22,10 +22,9 @@ mod units;
 mod view;
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use dpsgd_protocol::results::Results;
+use dpsgd_protocol::results::{Results, write_whole};
 
 use crate::view::View;
 
@@ -56,18 +55,18 @@ pub fn plots(results: &Results, dir: &Path) -> Result<Vec<PathBuf>, ReportError>
             let scene = (chart.draw)(&view);
             let path = dir.join(format!("{}-{}.svg", file_name(workload), chart.name));
             let svg = render::svg(&scene).map_err(|e| failed(&path, e))?;
-            write_whole(&path, svg.as_bytes())?;
+            write(&path, svg.as_bytes())?;
             svgs.push(svg);
             paths.push(path.clone());
             let path = path.with_extension("png");
             let png = render::png(&scene).map_err(|e| failed(&path, e))?;
-            write_whole(&path, &png)?;
+            write(&path, &png)?;
             paths.push(path);
         }
         figures.push((workload.to_string(), svgs));
     }
     let path = dir.join("index.html");
-    write_whole(&path, page::page(results, &figures).as_bytes())?;
+    write(&path, page::page(results, &figures).as_bytes())?;
     paths.push(path);
     Ok(paths)
 }
@@ -77,17 +76,8 @@ fn file_name(workload: &str) -> String {
     workload.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
 }
 
-/// Writes to a neighbour first and renames it over, so that nobody reads half a file.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let write = || {
-        let mut file = fs::File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|e| failed(path, e))
+fn write(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    write_whole(path, bytes).map_err(|e| failed(path, e))
 }
 
 fn failed(path: &Path, reason: impl ToString) -> ReportError {

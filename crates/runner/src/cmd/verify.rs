@@ -36,7 +36,7 @@ pub fn run(args: &VerifyArgs) -> Outcome {
                 Err(error) if error.interrupted => return Err(error.reason.into()),
                 Err(error) => {
                     *if error.status == Status::Unavailable { &mut unavailable } else { &mut broken } += 1;
-                    format!("{}: {}", status_name(error.status), error.reason)
+                    format!("{}: {}", error.status.name(), error.reason)
                 }
             };
             println!("{:16} {:20} {line}", workload.name, contender.name());
@@ -49,8 +49,4 @@ pub fn run(args: &VerifyArgs) -> Outcome {
         (1.., 0, 0) => EXIT_OK,
         _ => EXIT_ERROR,
     })
-}
-
-fn status_name(status: Status) -> String {
-    serde_json::to_value(status).ok().and_then(|name| name.as_str().map(String::from)).unwrap_or_default()
 }

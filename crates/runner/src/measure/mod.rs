@@ -64,7 +64,7 @@ pub enum RunError {
         now: String,
     },
     /// The user stopped it.
-    #[error("stopped; what was measured is kept: continue with --resume --out {0}")]
+    #[error("stopped; what was measured is in {0}")]
     Interrupted(PathBuf),
 }
 

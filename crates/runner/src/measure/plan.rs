@@ -11,7 +11,7 @@ use rand_chacha::ChaCha12Rng;
 use crate::config::{Config, Workload};
 use crate::registry::{Contender, Registry};
 
-/// One cell to measure: positions in the config, and what they stand for.
+/// One cell to measure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedCell<'a> {
     /// The workload.
