@@ -195,7 +195,8 @@ impl<'a> View<'a> {
         let threads = if config.threads == 1 { "thread" } else { "threads" };
         parts.push(format!("{} {threads} of {} processors", config.threads, environment.cpus));
         if config.device != "cpu" {
-            parts.push(format!("{} ({})", config.device, environment.gpus.join(", ")));
+            let gpus = if environment.gpus.is_empty() { "no GPU".into() } else { environment.gpus.join(", ") };
+            parts.push(format!("{} ({gpus})", config.device));
         }
         parts.push(environment.os.clone());
         parts.push(format!("dpsgd-bench {}", environment.version));
