@@ -114,24 +114,22 @@ impl<'a> Gate<'a> {
 
     fn updates(&mut self, mode: Mode) -> Result<Verification, WorkerError> {
         let reference = self.reference;
-        let mut largest: Option<f64> = None;
-        let mut failure = None;
+        let (mut errors, mut failure) = (Vec::new(), None);
         for case in &reference.cases {
             if case.dp.mode != mode || !self.applies(case) {
                 continue;
             }
             let (error, wrong) = self.check(case)?;
-            // An error that is not a number is the largest of all.
-            let larger = |largest: f64| if largest.is_nan() || error <= largest { largest } else { error };
-            largest = Some(largest.map_or(error, larger));
+            errors.push(error);
             failure = failure.or(wrong.map(|wrong| format!("{}: {wrong}", case.name)));
         }
         for case in reference.epochs.iter().filter(|case| case.dp.mode == mode) {
             let (error, wrong) = self.check_epoch(case)?;
-            largest =
-                Some(largest.map_or(error, |largest| if largest.is_nan() { largest } else { largest.max(error) }));
+            errors.push(error);
             failure = failure.or(wrong.map(|wrong| format!("{} steps in a row: {wrong}", case.steps)));
         }
+        // An error that is not a number, whatever its sign, is the largest of all; it has no place in a results file.
+        let largest = errors.into_iter().map(f64::abs).max_by(f64::total_cmp);
         let max_relative_error = largest.filter(|error| error.is_finite());
         Ok(Verification { passed: failure.is_none(), max_relative_error, noise_passed: None, failure })
     }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use dpsgd_core::oracle::{Gradient, clipped_sum, sum};
+use dpsgd_core::oracle::Gradient;
 use dpsgd_core::{DpSgd, Mode, ModelSpec, Params};
 
 use super::pool::{ORDINARY, Pool};
-use super::{Case, EXPECTED_BATCH_SIZE, Needs, length, write};
+use super::{Case, EXPECTED_BATCH_SIZE, Needs, direction, length, write};
 use crate::prepare::PrepareError;
 
 /// Slots of most batches: a JIT that compiles for each shape compiles few.
@@ -91,10 +91,7 @@ impl Plan {
     fn work_out(self, model: &ModelSpec, pool: &Pool, params_length: f64, file: &Path) -> Result<Case, PrepareError> {
         let counted = self.indices.iter().zip(&self.mask).filter(|(_, counts)| **counts);
         let gradients: Vec<&Gradient> = counted.map(|(index, _)| &pool.gradients[*index as usize]).collect();
-        let (sum, divisor) = match self.mode {
-            Mode::NonPrivate => (sum(gradients.iter().copied(), model), gradients.len() as f64),
-            Mode::Private => (clipped_sum(gradients.iter().copied(), self.clip_norm, model), EXPECTED_BATCH_SIZE),
-        };
+        let (sum, divisor) = direction(model, self.mode, self.clip_norm, &gradients);
         let norm = sum.norm();
         let factor = if norm > 0.0 { UPDATE_LENGTH * params_length / norm } else { 1.0 };
         let mut expected = None;

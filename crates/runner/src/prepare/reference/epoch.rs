@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use dpsgd_core::oracle::{Gradient, Oracle, clipped_sum, sum};
+use dpsgd_core::oracle::{Gradient, Oracle};
 use dpsgd_core::{DpSgd, Mode, ModelSpec, Params};
 use dpsgd_protocol::schedule::Schedule;
 
 use super::pool::{MIN_MARGIN, Pool};
-use super::{EXPECTED_BATCH_SIZE, EpochCase, length, write};
+use super::{EXPECTED_BATCH_SIZE, EpochCase, direction, length, write};
 use crate::prepare::PrepareError;
 
 /// Rows of the pool, step by step.
@@ -40,10 +40,7 @@ pub fn work_out(model: &ModelSpec, params: &Params, pool: &Pool, out: &Path) -> 
 fn clear_of_kinks(model: &ModelSpec, params: &Params, pool: &Pool, mode: Mode) -> (DpSgd, Params) {
     let clip_norm = pool.median_norm();
     let first: Vec<&Gradient> = BATCHES[0].iter().map(|row| &pool.gradients[*row as usize]).collect();
-    let (first, divisor) = match mode {
-        Mode::Private => (clipped_sum(first, clip_norm, model), EXPECTED_BATCH_SIZE),
-        Mode::NonPrivate => (sum(first, model), BATCHES[0].len() as f64),
-    };
+    let (first, divisor) = direction(model, mode, clip_norm, &first);
     let mut best: Option<(f64, DpSgd, Params)> = None;
     for attempt in 0..RATES {
         let length = FIRST_LENGTH * 0.9_f64.powf(f64::from(attempt)) * length(params);
@@ -77,11 +74,8 @@ fn steps(model: &ModelSpec, params: &Params, pool: &Pool, dp: &DpSgd) -> (f64, P
         if step > 0 {
             margin = examples.iter().map(|example| example.margin).fold(margin, f64::min);
         }
-        let gradients = examples.iter().map(|example| &example.gradient);
-        let (sum, divisor) = match dp.mode {
-            Mode::Private => (clipped_sum(gradients, dp.clip_norm, model), dp.expected_batch_size),
-            Mode::NonPrivate => (sum(gradients, model), batch.len() as f64),
-        };
+        let gradients: Vec<&Gradient> = examples.iter().map(|example| &example.gradient).collect();
+        let (sum, divisor) = direction(model, dp.mode, dp.clip_norm, &gradients);
         for (tensor, sum) in params.tensors.iter_mut().zip(&sum.0) {
             for (value, sum) in tensor.values.iter_mut().zip(sum) {
                 *value = (f64::from(*value) - dp.learning_rate / divisor * sum) as f32;

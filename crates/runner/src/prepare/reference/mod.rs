@@ -11,7 +11,7 @@ mod pool;
 
 use std::path::{Path, PathBuf};
 
-use dpsgd_core::oracle::Oracle;
+use dpsgd_core::oracle::{Gradient, Oracle, clipped_sum, sum};
 use dpsgd_core::{DpSgd, Mode, ModelSpec, Params};
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,15 @@ pub(super) fn prepare(model: &ModelSpec, seed: u64, widest: usize, out: &Path) -
         expected_batch_size: EXPECTED_BATCH_SIZE,
     };
     Ok(Reference { dataset: dataset_file, params: params_file, cases, epochs, noise })
+}
+
+/// What a step without noise moves the parameters along, and by what the learning rate is divided: the clipped sum and B,
+/// or the plain sum and the number of examples.
+fn direction(model: &ModelSpec, mode: Mode, clip_norm: f64, gradients: &[&Gradient]) -> (Gradient, f64) {
+    match mode {
+        Mode::Private => (clipped_sum(gradients.iter().copied(), clip_norm, model), EXPECTED_BATCH_SIZE),
+        Mode::NonPrivate => (sum(gradients.iter().copied(), model), gradients.len() as f64),
+    }
 }
 
 /// The L2 norm of all parameters together, at least 1.
