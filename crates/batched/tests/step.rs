@@ -6,17 +6,9 @@ use dpsgd_torch::conformance;
 
 const VARIANTS: [&str; 2] = ["captured", "expanded"];
 
-/// Every built-in model, with as many examples as the oracle gets through quickly.
-fn built_in_models() -> impl Iterator<Item = (ModelSpec, usize)> {
-    ModelSpec::built_in_names().map(|name| {
-        let examples = if ["lstm", "cifar10-cnn"].contains(&name) { 2 } else { 9 };
-        (ModelSpec::built_in(name).expect("built in"), examples)
-    })
-}
-
 #[test]
 fn private_steps_of_every_built_in_model_match_the_oracle() {
-    for (model, examples) in built_in_models() {
+    for (model, examples) in conformance::built_in_models() {
         for variant in VARIANTS {
             conformance::private_steps_match_the_oracle::<Batched>(&model, Some(variant), examples);
         }
@@ -25,7 +17,7 @@ fn private_steps_of_every_built_in_model_match_the_oracle() {
 
 #[test]
 fn plain_steps_of_every_built_in_model_match_the_oracle() {
-    for (model, examples) in built_in_models() {
+    for (model, examples) in conformance::built_in_models() {
         for variant in VARIANTS {
             conformance::plain_steps_match_the_oracle::<Batched>(&model, Some(variant), examples);
         }

@@ -4,24 +4,16 @@ use dpsgd_core::ModelSpec;
 use dpsgd_naive::Naive;
 use dpsgd_torch::conformance;
 
-/// Every built-in model, with as many examples as the oracle gets through quickly.
-fn built_in_models() -> impl Iterator<Item = (ModelSpec, usize)> {
-    ModelSpec::built_in_names().map(|name| {
-        let examples = if ["lstm", "cifar10-cnn"].contains(&name) { 2 } else { 9 };
-        (ModelSpec::built_in(name).expect("built in"), examples)
-    })
-}
-
 #[test]
 fn private_steps_of_every_built_in_model_match_the_oracle() {
-    for (model, examples) in built_in_models() {
+    for (model, examples) in conformance::built_in_models() {
         conformance::private_steps_match_the_oracle::<Naive>(&model, None, examples);
     }
 }
 
 #[test]
 fn plain_steps_of_every_built_in_model_match_the_oracle() {
-    for (model, examples) in built_in_models() {
+    for (model, examples) in conformance::built_in_models() {
         conformance::plain_steps_match_the_oracle::<Naive>(&model, None, examples);
     }
 }

@@ -40,15 +40,8 @@ pub fn interval(cell: &Cell) -> Option<[f64; 2]> {
 }
 
 /// The name of a status as people read it.
-pub fn status(status: Status) -> &'static str {
-    match status {
-        Status::Ok => "ok",
-        Status::Unavailable => "unavailable",
-        Status::Failed => "failed",
-        Status::Timeout => "timeout",
-        Status::OutOfMemory => "out of memory",
-        Status::Disqualified => "disqualified",
-    }
+pub fn status(status: Status) -> String {
+    status.name().replace('_', " ")
 }
 
 /// The name of a mode as people read it.
@@ -208,11 +201,11 @@ impl<'a> View<'a> {
 
 /// A cell's status and the reason of it.
 pub fn why(cell: &Cell) -> String {
-    let what = if cell.status == Status::Ok { "no epoch times" } else { status(cell.status) };
+    let what = if cell.status == Status::Ok { "no epoch times".to_string() } else { status(cell.status) };
     let found = cell.verification.as_ref().and_then(|verification| verification.failure.as_deref());
     match cell.reason.as_deref().or(found) {
         Some(reason) => format!("{what}: {}", reason.split_whitespace().collect::<Vec<_>>().join(" ")),
-        None => what.to_string(),
+        None => what,
     }
 }
 

@@ -18,6 +18,14 @@ const MARGIN: f64 = 1e-5;
 /// How far a checked step moves the parameters: far, so that the update is not lost in their rounding.
 const DISTANCE: f64 = 1e4;
 
+/// Every built-in model, with as many examples as the oracle gets through quickly.
+pub fn built_in_models() -> impl Iterator<Item = (ModelSpec, usize)> {
+    ModelSpec::built_in_names().map(|name| {
+        let examples = if ["lstm", "cifar10-cnn"].contains(&name) { 2 } else { 9 };
+        (ModelSpec::built_in(name).expect("built in"), examples)
+    })
+}
+
 /// Small models that between them have every layer, odd sizes, uneven windows, and layers in unusual places.
 pub fn odd_models() -> Vec<ModelSpec> {
     let pair = |h, w| Pair { h, w };
