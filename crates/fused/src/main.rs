@@ -1,0 +1,3 @@
+//! The worker of the strategy `fused`.
+
+fn main() {}
