@@ -1,3 +1,7 @@
 //! The worker of the strategy `fused`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dpsgd_protocol::worker_main::<dpsgd_fused::Fused>()
+}

@@ -77,6 +77,7 @@ unsafe impl Isa for Avx512 {
             _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
         );
         add_u32(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
+        sub_u32(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
         xor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
         and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
         high_bit(a: __m512i) -> __mmask16 = _mm512_movepi32_mask(a);

@@ -123,6 +123,8 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     fn count_from(self, first: u32) -> Self::U32;
     /// a + b, wrapping.
     fn add_u32(self, a: Self::U32, b: Self::U32) -> Self::U32;
+    /// a - b, wrapping.
+    fn sub_u32(self, a: Self::U32, b: Self::U32) -> Self::U32;
     /// Bitwise exclusive or.
     fn xor(self, a: Self::U32, b: Self::U32) -> Self::U32;
     /// Bitwise and.

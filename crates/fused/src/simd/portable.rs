@@ -194,6 +194,11 @@ unsafe impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn sub_u32(self, a: Eight<u32>, b: Eight<u32>) -> Eight<u32> {
+        two(a, b, u32::wrapping_sub)
+    }
+
+    #[inline(always)]
     fn xor(self, a: Eight<u32>, b: Eight<u32>) -> Eight<u32> {
         two(a, b, |a, b| a ^ b)
     }

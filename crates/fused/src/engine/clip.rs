@@ -1,0 +1,283 @@
+//! Norms, clip factors and clipped sums of a block's gradients.
+
+use super::pass::Context;
+use super::worker::Worker;
+use crate::kernels::{GhostNorm, RankOneNorms, ScaleExamples, ScaledAdd, WeightGradient};
+use crate::layout::Position;
+use crate::plan::{Affine, Lstm, Method, Operation};
+use crate::simd::Isa;
+
+/// Below this, squares of f32 may have been lost to underflow.
+const TINY: f64 = 1e-28;
+
+/// Adds the block's (clipped) gradients to `sum`: all that the forward and backward passes left behind is there.
+/// `accumulate`: whether to add to the sums of operations that are summed block by block, or to overwrite them.
+pub fn add<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize, accumulate: bool, sum: &mut [f32]) {
+    match context.clip_norm {
+        Some(clip_norm) => {
+            block_norms(context, worker, examples);
+            for example in 0..examples {
+                add_kept(context, worker, example, clip_norm, sum);
+            }
+        }
+        None => {
+            worker.factors[..examples].fill(1.0);
+            add_embeddings(context, worker, examples, sum);
+        }
+    }
+    add_block(context, worker, examples, accumulate, sum);
+}
+
+/// The part of every example's squared norm that is known without its gradient.
+fn block_norms<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize) {
+    worker.norms[..examples].fill(0.0);
+    for (i, operation) in context.plan.operations.iter().enumerate() {
+        let Operation::Affine(affine) = operation else { continue };
+        let (input, gradient) = (context.plan.edges[i].value, context.plan.edges[i + 1].gradient);
+        match affine.method {
+            Method::RankOne => context.isa.dispatch(RankOneNorms {
+                inputs: &worker.values[i],
+                input_pitch: input.example,
+                input_len: affine.input.len(),
+                gradients: &worker.gradients[i + 1][gradient.at(0, 0)..],
+                gradient_pitch: gradient.example,
+                gradient_len: affine.output.len(),
+                norms: &mut worker.norms[..examples],
+            }),
+            Method::Ghost => {
+                for example in 0..examples {
+                    worker.norms[example] += context.isa.dispatch(GhostNorm {
+                        inputs: &worker.values[i],
+                        segments: &affine.segments,
+                        output_gradients: &worker.gradients[i + 1],
+                        outputs: affine.output.c,
+                        positions: positions_of(affine, example),
+                        bias: true,
+                    });
+                }
+            }
+            Method::Kept => {}
+        }
+    }
+}
+
+fn positions_of(affine: &Affine, example: usize) -> &[Position] {
+    let count = affine.positions_per_example();
+    &affine.positions[example * count..(example + 1) * count]
+}
+
+/// Computes one example's kept gradients and its norm, and adds them, clipped.
+fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usize, clip_norm: f64, sum: &mut [f32]) {
+    let (plan, isa) = (context.plan, context.isa);
+    let mut norm = worker.norms[example];
+    let mut kept = std::mem::take(&mut worker.kept);
+    let mut rest = &mut *kept;
+    for (i, operation) in plan.operations.iter().enumerate() {
+        match operation {
+            Operation::Affine(affine) if affine.method == Method::Kept => {
+                let (own, others) = rest.split_at_mut(affine.panels.len());
+                let positions = positions_of(affine, example);
+                norm += affine_gradient(context, worker, i, affine, positions, own, false);
+                rest = others;
+            }
+            Operation::Lstm(lstm) => {
+                let (own, others) = rest.split_at_mut(lstm.panels.len());
+                norm += lstm_gradient(context, worker, i, lstm, example..example + 1, own, false);
+                rest = others;
+            }
+            Operation::Embedding(embedding) => {
+                let merged = worker.embeddings[i].as_mut().expect("an embedding has memory");
+                let (tokens, frame) = (tokens_of(&worker.tokens, plan.time, example), plan.edges[i + 1].gradient);
+                let gradient = &worker.gradients[i + 1][example * frame.example..];
+                norm += merged.merge(isa, embedding, tokens, frame, gradient);
+            }
+            _ => {}
+        }
+    }
+    if !norm.is_finite() || norm < TINY {
+        norm = careful_norm(context, worker, example, &kept);
+    }
+    worker.factors[example] = if norm.is_finite() {
+        let norm = norm.sqrt();
+        if norm > clip_norm { (clip_norm / norm) as f32 } else { 1.0 }
+    } else {
+        worker.non_finite += 1;
+        f32::NAN
+    };
+    let factor = worker.factors[example];
+    if !factor.is_nan() {
+        let mut start = 0;
+        for (i, operation) in plan.operations.iter().enumerate() {
+            if operation.method() == Some(Method::Kept) {
+                let range = operation.parameters();
+                let from = &kept[start..start + range.len()];
+                start += range.len();
+                isa.dispatch(ScaledAdd { by: factor, from, to: &mut sum[range], accumulate: !worker.nothing_kept });
+            }
+            if let Operation::Embedding(embedding) = operation {
+                let merged = worker.embeddings[i].as_ref().expect("an embedding has memory");
+                let frame = plan.edges[i + 1].gradient;
+                let gradient = &worker.gradients[i + 1][example * frame.example..];
+                merged.add(isa, embedding, factor, frame, gradient, sum);
+            }
+        }
+        worker.nothing_kept = false;
+    }
+    worker.kept = kept;
+}
+
+fn tokens_of(tokens: &[u32], time: Option<usize>, example: usize) -> &[u32] {
+    let time = time.expect("an embedding's input is tokens");
+    &tokens[example * time..(example + 1) * time]
+}
+
+/// The gradient of an affine map over some positions, and its squared norm.
+fn affine_gradient<I: Isa>(
+    context: &Context<'_, I>,
+    worker: &Worker,
+    i: usize,
+    affine: &Affine,
+    positions: &[Position],
+    to: &mut [f32],
+    accumulate: bool,
+) -> f64 {
+    context.isa.dispatch(WeightGradient {
+        inputs: &worker.values[i],
+        output_gradients: &worker.gradients[i + 1],
+        positions,
+        columns: &affine.columns,
+        gradient: to,
+        panels: affine.panels,
+        first_row: 0,
+        bias: true,
+        accumulate,
+        squares: true,
+    })
+}
+
+/// The gradient of an LSTM over some examples, and its squared norm.
+fn lstm_gradient<I: Isa>(
+    context: &Context<'_, I>,
+    worker: &Worker,
+    i: usize,
+    lstm: &Lstm,
+    examples: std::ops::Range<usize>,
+    to: &mut [f32],
+    accumulate: bool,
+) -> f64 {
+    let state = worker.lstms[i].as_ref().expect("an LSTM has a state");
+    let steps = |per_example: usize| examples.start * per_example..examples.end * per_example;
+    let of_inputs = context.isa.dispatch(WeightGradient {
+        inputs: &worker.values[i],
+        output_gradients: &state.gates,
+        positions: &lstm.input_positions[steps(lstm.time)],
+        columns: &lstm.columns[..lstm.inputs],
+        gradient: to,
+        panels: lstm.panels,
+        first_row: 0,
+        bias: true,
+        accumulate,
+        squares: true,
+    });
+    let of_hidden = context.isa.dispatch(WeightGradient {
+        inputs: &worker.values[i + 1],
+        output_gradients: &state.gates,
+        positions: &lstm.hidden_positions[steps(lstm.time - 1)],
+        columns: &lstm.columns[..lstm.hidden],
+        gradient: to,
+        panels: lstm.panels,
+        first_row: lstm.inputs,
+        bias: false,
+        accumulate,
+        squares: true,
+    });
+    of_inputs + of_hidden
+}
+
+/// In non-private mode, the embeddings' gradients.
+fn add_embeddings<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize, sum: &mut [f32]) {
+    for (i, operation) in context.plan.operations.iter().enumerate() {
+        let Operation::Embedding(embedding) = operation else { continue };
+        let merged = worker.embeddings[i].as_mut().expect("an embedding has memory");
+        let frame = context.plan.edges[i + 1].gradient;
+        for example in 0..examples {
+            let gradient = &worker.gradients[i + 1][example * frame.example..];
+            let tokens = tokens_of(&worker.tokens, context.plan.time, example);
+            merged.merge(context.isa, embedding, tokens, frame, gradient);
+            merged.add(context.isa, embedding, 1.0, frame, gradient, sum);
+        }
+    }
+}
+
+/// Adds the gradients of the operations that are summed over the block, with the examples' factors.
+fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize, accumulate: bool, sum: &mut [f32]) {
+    let private = context.clip_norm.is_some();
+    let all_finite = !worker.factors[..examples].iter().any(|factor| factor.is_nan());
+    for (i, operation) in context.plan.operations.iter().enumerate() {
+        match operation {
+            Operation::Affine(affine) if !(private && affine.method == Method::Kept) => {
+                let frame = context.plan.edges[i + 1].gradient;
+                if private {
+                    context.isa.dispatch(ScaleExamples {
+                        values: &mut worker.gradients[i + 1],
+                        pitch: frame.example,
+                        len: frame.example,
+                        factors: &worker.factors[..examples],
+                    });
+                }
+                let to = &mut sum[affine.parameters.clone()];
+                let count = affine.positions_per_example();
+                if all_finite {
+                    let positions = &affine.positions[..examples * count];
+                    affine_gradient(context, worker, i, affine, positions, to, accumulate);
+                } else {
+                    let mut positions = std::mem::take(&mut worker.positions);
+                    positions.clear();
+                    for example in (0..examples).filter(|example| !worker.factors[*example].is_nan()) {
+                        positions.extend_from_slice(positions_of(affine, example));
+                    }
+                    affine_gradient(context, worker, i, affine, &positions, to, accumulate);
+                    worker.positions = positions;
+                }
+            }
+            Operation::Lstm(lstm) if !private => {
+                lstm_gradient(context, worker, i, lstm, 0..examples, &mut sum[lstm.parameters.clone()], accumulate);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An example's squared norm in f64, number by number: for gradients whose squares an f32 can't hold. Infinite or NaN
+/// only if some number of the gradient is.
+fn careful_norm<I: Isa>(context: &Context<'_, I>, worker: &Worker, example: usize, kept: &[f32]) -> f64 {
+    let square = |value: f32| f64::from(value) * f64::from(value);
+    let mut norm: f64 = kept.iter().map(|value| square(*value)).sum();
+    for (i, operation) in context.plan.operations.iter().enumerate() {
+        let gradients = &worker.gradients[i + 1];
+        match operation {
+            Operation::Affine(affine) if affine.method != Method::Kept => {
+                let inputs = &worker.values[i];
+                let input = |position: &Position, column: u32| f64::from(inputs[(position.input + column) as usize]);
+                let gradient = |position: &Position| &gradients[position.gradient as usize..][..affine.output.c];
+                let positions = positions_of(affine, example);
+                for (t, one) in positions.iter().enumerate() {
+                    for (u, other) in positions[t..].iter().enumerate() {
+                        let pairs = if u == 0 { 1.0 } else { 2.0 };
+                        let a: f64 = affine.columns.iter().map(|column| input(one, *column) * input(other, *column)).sum();
+                        let both = gradient(one).iter().zip(gradient(other));
+                        let g: f64 = both.map(|(one, other)| f64::from(*one) * f64::from(*other)).sum();
+                        norm += pairs * (a + 1.0) * g;
+                    }
+                }
+            }
+            Operation::Embedding(embedding) => {
+                let merged = worker.embeddings[i].as_ref().expect("an embedding has memory");
+                let frame = context.plan.edges[i + 1].gradient;
+                norm += merged.careful_norm(embedding, frame, &gradients[example * frame.example..]);
+            }
+            _ => {}
+        }
+    }
+    norm
+}

@@ -1,0 +1,188 @@
+//! Embeddings: gathers forward, sparse gradients backward.
+
+use super::pass::Context;
+use crate::kernels::{ScaledAdd, SquaredNorm};
+use crate::layout::Frame;
+use crate::memory::Buffer;
+use crate::plan::Embedding;
+use crate::simd::Isa;
+
+impl Embedding {
+    /// Copies, or averages, the rows of the examples' tokens.
+    pub(super) fn forward<I: Isa>(
+        &self,
+        context: &Context<'_, I>,
+        tokens: &[u32],
+        examples: usize,
+        frame: Frame,
+        output: &mut [f32],
+    ) {
+        let table = &context.theta[self.parameters.clone()];
+        let time = context.plan.time.expect("an embedding's input is tokens");
+        for (example, tokens) in tokens.chunks_exact(time).take(examples).enumerate() {
+            let start = example * frame.example;
+            if self.mean {
+                let to = &mut output[start + frame.at(0, 0)..][..self.width];
+                context.isa.dispatch(MeanRow { table, tokens, to });
+            } else {
+                for (t, token) in tokens.iter().enumerate() {
+                    let row = &table[*token as usize * self.width..][..self.width];
+                    output[start + frame.at(t, 0)..][..self.width].copy_from_slice(row);
+                }
+            }
+        }
+    }
+}
+
+/// `to` = the mean of the tokens' rows.
+struct MeanRow<'a> {
+    table: &'a [f32],
+    tokens: &'a [u32],
+    to: &'a mut [f32],
+}
+
+impl crate::simd::Kernel for MeanRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let width = self.to.len();
+        let rows = self.table.len() / width;
+        let share = 1.0 / self.tokens.len() as f32;
+        let largest = self.tokens.iter().fold(0, |largest, token| largest.max(*token));
+        assert!((largest as usize) < rows, "token {largest} of {rows}");
+        let mut at = 0;
+        while at < width {
+            let count = I::LANES.min(width - at);
+            let mut sums = [isa.splat(0.0); 4];
+            for (t, token) in self.tokens.iter().enumerate() {
+                // SAFETY: the row is in the table, and `count` numbers from `at` on are in the row.
+                let row = unsafe {
+                    let row = self.table.as_ptr().add(*token as usize * width + at);
+                    if count == I::LANES { isa.load(row) } else { isa.load_first(row, count) }
+                };
+                sums[t % 4] = isa.add(sums[t % 4], row);
+            }
+            let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
+            // SAFETY: `count` numbers from `at` on are in `to`.
+            unsafe { isa.store_first(self.to.as_mut_ptr().add(at), isa.mul(sum, isa.splat(share)), count) };
+            at += count;
+        }
+    }
+}
+
+/// The gradient of an embedding table for one example: its distinct tokens, each with its row or with how often it occurs.
+///
+/// Which tokens have occurred is known from a table over the vocabulary that is never cleared: an entry counts only if
+/// it points back to its token (Briggs and Torczon, "An efficient representation for sparse sets", 1993).
+pub struct MergedRows {
+    /// `[vocabulary]`: where a token stands among the distinct ones, if it does.
+    place: Vec<u32>,
+    /// The distinct tokens.
+    tokens: Vec<u32>,
+    /// How often each occurs.
+    counts: Vec<u32>,
+    /// `[distinct, width]`: the sum of each one's output gradients; empty if the mean over time is taken.
+    rows: Buffer,
+}
+
+impl MergedRows {
+    /// Memory for examples of `time` tokens.
+    pub fn new(embedding: &Embedding, time: usize) -> Self {
+        MergedRows {
+            place: vec![0; embedding.vocabulary],
+            tokens: Vec::with_capacity(time),
+            counts: Vec::with_capacity(time),
+            rows: Buffer::zeros(if embedding.mean { 0 } else { time * embedding.width }),
+        }
+    }
+
+    /// Where `token` stands, and whether it is new.
+    #[inline(always)]
+    fn find(&mut self, token: u32) -> (usize, bool) {
+        let place = self.place[token as usize] as usize;
+        if self.tokens.get(place) == Some(&token) {
+            self.counts[place] += 1;
+            return (place, false);
+        }
+        self.place[token as usize] = self.tokens.len() as u32;
+        self.tokens.push(token);
+        self.counts.push(1);
+        (self.tokens.len() - 1, true)
+    }
+
+    /// Takes an example's tokens and the gradients of the embedding's outputs for it; gives the squared norm.
+    pub fn merge<I: Isa>(&mut self, isa: I, embedding: &Embedding, tokens: &[u32], frame: Frame, gradient: &[f32]) -> f64 {
+        self.tokens.clear();
+        self.counts.clear();
+        let width = embedding.width;
+        if embedding.mean {
+            for token in tokens {
+                self.find(*token);
+            }
+            let squares: u64 = self.counts.iter().map(|count| u64::from(*count) * u64::from(*count)).sum();
+            let norm = isa.dispatch(SquaredNorm(&gradient[frame.at(0, 0)..][..width]));
+            return squares as f64 * norm / (tokens.len() as f64 * tokens.len() as f64);
+        }
+        for (t, token) in tokens.iter().enumerate() {
+            let (place, is_new) = self.find(*token);
+            let from = &gradient[frame.at(t, 0)..][..width];
+            let to = &mut self.rows[place * width..][..width];
+            match is_new {
+                true => to.copy_from_slice(from),
+                false => isa.dispatch(ScaledAdd { by: 1.0, from, to, accumulate: true }),
+            }
+        }
+        isa.dispatch(SquaredNorm(&self.rows[..self.tokens.len() * width]))
+    }
+
+    /// Adds `factor` times the merged gradient to the table's sum.
+    pub fn add<I: Isa>(&self, isa: I, embedding: &Embedding, factor: f32, frame: Frame, gradient: &[f32], sum: &mut [f32]) {
+        let width = embedding.width;
+        let sum = &mut sum[embedding.parameters.clone()];
+        let time: u32 = self.counts.iter().sum();
+        if embedding.mean {
+            let row = &gradient[frame.at(0, 0)..][..width];
+            let (tokens, counts, by) = (&self.tokens, &self.counts, factor / time as f32);
+            return isa.dispatch(AddRow { tokens, counts, by, row, sum });
+        }
+        for (place, token) in self.tokens.iter().enumerate() {
+            let to = &mut sum[*token as usize * width..][..width];
+            let from = &self.rows[place * width..][..width];
+            isa.dispatch(ScaledAdd { by: factor, from, to, accumulate: true });
+        }
+    }
+
+    /// The squared norm in f64, number by number.
+    pub fn careful_norm(&self, embedding: &Embedding, frame: Frame, gradient: &[f32]) -> f64 {
+        let square = |value: &f32| f64::from(*value) * f64::from(*value);
+        if embedding.mean {
+            let norm: f64 = gradient[frame.at(0, 0)..][..embedding.width].iter().map(square).sum();
+            let time: f64 = self.counts.iter().map(|count| f64::from(*count)).sum();
+            return self.counts.iter().map(|count| (f64::from(*count) / time).powi(2) * norm).sum();
+        }
+        self.rows[..self.tokens.len() * embedding.width].iter().map(square).sum()
+    }
+}
+
+/// Adds `by` times each token's count times `row` to the token's row of `sum`.
+struct AddRow<'a> {
+    tokens: &'a [u32],
+    counts: &'a [u32],
+    by: f32,
+    row: &'a [f32],
+    sum: &'a mut [f32],
+}
+
+impl crate::simd::Kernel for AddRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let width = self.row.len();
+        for (token, count) in self.tokens.iter().zip(self.counts) {
+            let to = &mut self.sum[*token as usize * width..][..width];
+            ScaledAdd { by: self.by * *count as f32, from: self.row, to, accumulate: true }.run(isa);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A step, carried out: each thread takes its share of the batch to a sum of clipped gradients, then all threads add up
+//! the sums, draw the noise and update the parameters, each a part of them.
+
+mod clip;
+mod data;
+mod embedding;
+mod loss;
+mod pass;
+mod transpose;
+mod worker;
+
+use std::ops::Range;
+
+use dpsgd_core::{BatchRef, Dataset, DpSgd, Mode, ModelInput, Params};
+
+use crate::kernels::{Noise, Update};
+use crate::layout::SLACK;
+use crate::memory::{Buffer, Shared};
+use crate::noise::{GROUP, Key};
+use crate::plan::{Operation, Plan};
+use crate::simd::Isa;
+use crate::threads::Threads;
+use data::Data;
+use transpose::Runs;
+use worker::Worker;
+
+/// What a step can be asked, whatever the instruction set.
+pub trait Step: Send {
+    /// One step of the optimizer.
+    fn step(&mut self, batch: &BatchRef<'_>, dp: &DpSgd);
+    /// The model's outputs for some examples of the data set, `[examples, outputs]`.
+    fn outputs(&mut self, examples: &[u32]) -> Vec<f32>;
+    /// Writes the parameters into PyTorch's tensors.
+    fn read(&self, params: &mut Params);
+    /// Takes the parameters from PyTorch's tensors.
+    fn write(&mut self, params: &Params);
+    /// Examples left out so far because their gradient was not finite.
+    fn non_finite(&self) -> u64;
+    /// Threads in force.
+    fn threads(&self) -> usize;
+    /// The plan.
+    fn plan(&self) -> &Plan;
+    /// Name of the instruction set.
+    fn isa(&self) -> &'static str;
+}
+
+/// A plan with its memory and threads, for one instruction set.
+pub struct Engine<I: Isa> {
+    isa: I,
+    plan: Plan,
+    data: Data,
+    theta: Buffer,
+    /// The weights that backward products need, transposed, one operation after another.
+    transposed: Buffer,
+    /// Of each operation, how its weights get there.
+    runs: Vec<Runs>,
+    /// One after another, the threads' sums of gradients.
+    sums: Buffer,
+    pitch: usize,
+    active: Vec<bool>,
+    workers: Vec<Worker>,
+    /// What each thread updates.
+    parts: Vec<Vec<Part>>,
+    key: Key,
+    steps: u64,
+    non_finite: u64,
+    threads: Threads,
+}
+
+/// Some parameters of one operation.
+struct Part {
+    operation: usize,
+    range: Range<usize>,
+}
+
+impl<I: Isa> Engine<I> {
+    /// Allocates all that steps need.
+    pub fn new(isa: I, plan: Plan, dataset: Dataset, input: &ModelInput, key: Key, threads: Threads) -> Self {
+        let pitch = plan.parameters.next_multiple_of(GROUP) + SLACK;
+        let count = threads.count();
+        let mut transposed = 0;
+        let runs = plan.operations.iter().map(|operation| Runs::of(operation, &mut transposed));
+        let runs: Vec<Runs> = runs.collect();
+        Engine {
+            isa,
+            data: Data::new(dataset, input),
+            theta: Buffer::zeros(plan.parameters + SLACK),
+            transposed: Buffer::zeros(transposed + SLACK),
+            runs,
+            sums: Buffer::zeros(pitch * count),
+            pitch,
+            active: vec![false; count],
+            workers: (0..count).map(|_| Worker::new(&plan)).collect(),
+            parts: parts(&plan, count),
+            key,
+            steps: 0,
+            non_finite: 0,
+            threads,
+            plan,
+        }
+    }
+
+    /// Every thread's sum over its share of the batch.
+    fn accumulate(&mut self, batch: &BatchRef<'_>, examples: usize, dp: &DpSgd) {
+        let Engine { isa, plan, data, theta, transposed, runs, sums, pitch, workers, threads, active, .. } = self;
+        let count = threads.count();
+        let context = pass::Context { isa: *isa, plan, data, theta, transposed, runs, clip_norm: clip_norm(dp) };
+        let (sums, pitch) = (Shared::new(sums), *pitch);
+        let share = |thread: usize| examples * thread / count..examples * (thread + 1) / count;
+        threads.run_each(workers, &|thread, worker| {
+            // SAFETY: each thread takes its own sum.
+            let sum = unsafe { sums.part(thread * pitch..thread * pitch + plan.parameters) };
+            worker.accumulate(&context, batch, share(thread), sum);
+        });
+        for (thread, active) in active.iter_mut().enumerate() {
+            *active = !share(thread).is_empty();
+        }
+    }
+
+    /// theta <- theta - rate (sum + noise), and the transposed weights with it.
+    fn update(&mut self, rate: f32, noise: Option<f32>) {
+        let Engine { isa, plan, theta, transposed, runs, sums, pitch, active, parts, key, steps, threads, .. } = self;
+        let (isa, pitch) = (*isa, *pitch);
+        let (theta, sums, transposed) = (Shared::new(theta), Shared::new(sums), Shared::new(transposed));
+        let noise = noise.map(|scale| Noise { key, step: *steps, scale });
+        threads.run(&|thread| {
+            for part in &parts[thread] {
+                // SAFETY: parts don't overlap.
+                let values = unsafe { theta.part(part.range.clone()) };
+                let clear = matches!(plan.operations[part.operation], Operation::Embedding(_));
+                let (range, theta) = (part.range.clone(), &mut *values);
+                isa.dispatch(Update { range, theta, sums, pitch, active, clear, rate, noise });
+                // SAFETY: parts don't overlap, and nobody reads transposed weights now.
+                unsafe { runs[part.operation].copy(part.range.clone(), values, transposed) };
+            }
+        });
+        self.steps += 1;
+    }
+}
+
+/// C, unless nothing is clipped.
+fn clip_norm(dp: &DpSgd) -> Option<f64> {
+    match dp.mode {
+        Mode::Private => Some(dp.clip_norm),
+        Mode::NonPrivate => None,
+    }
+}
+
+/// Cuts the parameters into as many runs of about the same length as there are threads, at places where the transposed
+/// weights can be cut, and each run where operations meet.
+fn parts(plan: &Plan, threads: usize) -> Vec<Vec<Part>> {
+    let cut = |thread: usize| {
+        let at = plan.parameters * thread / threads;
+        let operation = plan.operations.iter().find(|operation| operation.parameters().contains(&at));
+        operation.map_or(at, |operation| operation.cut_before(at))
+    };
+    let overlap = |a: &Range<usize>, b: &Range<usize>| a.start.max(b.start)..a.end.min(b.end);
+    let of_thread = |thread: usize| {
+        let range = cut(thread)..if thread + 1 == threads { plan.parameters } else { cut(thread + 1) };
+        let parts = plan.operations.iter().enumerate().map(|(operation, of)| {
+            let range = overlap(&range, &of.parameters());
+            Part { operation, range }
+        });
+        parts.filter(|part| !part.range.is_empty()).collect()
+    };
+    (0..threads).map(of_thread).collect()
+}
+
+impl<I: Isa> Step for Engine<I> {
+    fn step(&mut self, batch: &BatchRef<'_>, dp: &DpSgd) {
+        let examples = batch.examples();
+        self.active.fill(false);
+        if examples > 0 {
+            self.accumulate(batch, examples, dp);
+            self.non_finite += self.workers.iter_mut().map(|worker| std::mem::take(&mut worker.non_finite)).sum::<u64>();
+        }
+        match dp.mode {
+            Mode::Private => {
+                let scale = dp.noise_multiplier * dp.clip_norm;
+                let noise = (scale > 0.0).then_some(scale as f32);
+                self.update((dp.learning_rate / dp.expected_batch_size) as f32, noise);
+            }
+            Mode::NonPrivate if examples > 0 => self.update((dp.learning_rate / examples as f64) as f32, None),
+            Mode::NonPrivate => {}
+        }
+    }
+
+    fn outputs(&mut self, examples: &[u32]) -> Vec<f32> {
+        let Engine { isa, plan, data, theta, transposed, runs, workers, .. } = self;
+        let context = pass::Context { isa: *isa, plan, data, theta, transposed, runs, clip_norm: None };
+        let blocks = examples.chunks(plan.block);
+        blocks.flat_map(|block| workers[0].outputs(&context, block)).collect()
+    }
+
+    fn read(&self, params: &mut Params) {
+        for (tensor, map) in params.tensors.iter_mut().zip(&self.plan.tensors) {
+            for (i, value) in tensor.values.iter_mut().enumerate() {
+                *value = self.theta[map.place(i)];
+            }
+        }
+    }
+
+    fn write(&mut self, params: &Params) {
+        for (tensor, map) in params.tensors.iter().zip(&self.plan.tensors) {
+            for (i, value) in tensor.values.iter().enumerate() {
+                self.theta[map.place(i)] = *value;
+            }
+        }
+        let transposed = Shared::new(&mut self.transposed);
+        for (operation, runs) in self.plan.operations.iter().zip(&self.runs) {
+            let range = operation.parameters();
+            // SAFETY: no thread is at work.
+            unsafe { runs.copy(range.clone(), &self.theta[range], transposed) };
+        }
+    }
+
+    fn non_finite(&self) -> u64 {
+        self.non_finite
+    }
+
+    fn threads(&self) -> usize {
+        self.threads.count()
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn isa(&self) -> &'static str {
+        I::NAME
+    }
+}

@@ -1,0 +1,220 @@
+//! Sums, scalings and squares of slices.
+
+use super::{load, store};
+use crate::simd::{Isa, Kernel};
+
+/// `to = by from`, or `to += by from`.
+pub struct ScaledAdd<'a> {
+    /// The factor.
+    pub by: f32,
+    /// What is added.
+    pub from: &'a [f32],
+    /// As long as `from`.
+    pub to: &'a mut [f32],
+    /// Whether to add to what is there.
+    pub accumulate: bool,
+}
+
+impl Kernel for ScaledAdd<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let len = self.from.len();
+        assert_eq!(len, self.to.len());
+        let by = isa.splat(self.by);
+        let (from, to) = (self.from.as_ptr(), self.to.as_mut_ptr());
+        let mut at = 0;
+        while at < len {
+            let count = I::LANES.min(len - at);
+            // SAFETY: `count` numbers from `at` on lie within both slices.
+            unsafe {
+                let part = load(isa, from.add(at), count);
+                let value = match self.accumulate {
+                    true => isa.mul_add(by, part, load(isa, to.add(at), count)),
+                    false => isa.mul(by, part),
+                };
+                store(isa, to.add(at), value, count);
+            }
+            at += I::LANES;
+        }
+    }
+}
+
+/// `values *= by`.
+pub struct Scale<'a> {
+    /// The factor.
+    pub by: f32,
+    /// What is scaled.
+    pub values: &'a mut [f32],
+}
+
+impl Kernel for Scale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let len = self.values.len();
+        let values = self.values.as_mut_ptr();
+        let by = isa.splat(self.by);
+        let mut at = 0;
+        while at < len {
+            let count = I::LANES.min(len - at);
+            // SAFETY: `count` numbers from `at` on lie within the slice.
+            unsafe {
+                let scaled = isa.mul(by, load(isa, values.add(at), count));
+                store(isa, values.add(at), scaled, count);
+            }
+            at += I::LANES;
+        }
+    }
+}
+
+/// The squared L2 norm, summed in f32 within 4,096 numbers and in f64 over them.
+pub struct SquaredNorm<'a>(pub &'a [f32]);
+
+impl Kernel for SquaredNorm<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f64 {
+        let mut total = 0.0;
+        for part in self.0.chunks(4096) {
+            let mut sums = [isa.splat(0.0); 4];
+            let step = 4 * I::LANES;
+            let mut at = 0;
+            while at + step <= part.len() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: `step` numbers from `at` on lie within the part.
+                    let value = unsafe { isa.load(part.as_ptr().add(at + v * I::LANES)) };
+                    *sum = isa.mul_add(value, value, *sum);
+                }
+                at += step;
+            }
+            while at < part.len() {
+                let count = I::LANES.min(part.len() - at);
+                // SAFETY: `count` numbers from `at` on lie within the part.
+                let value = unsafe { load(isa, part.as_ptr().add(at), count) };
+                sums[0] = isa.mul_add(value, value, sums[0]);
+                at += count;
+            }
+            let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
+            total += f64::from(isa.sum(sum));
+        }
+        total
+    }
+}
+
+/// Adds each example's squared norm of a rank-one gradient, (|a|^2 + 1) |g|^2, the 1 for the bias.
+pub struct RankOneNorms<'a> {
+    /// a: one vector per example.
+    pub inputs: &'a [f32],
+    /// Numbers from one example to the next.
+    pub input_pitch: usize,
+    /// Length of a.
+    pub input_len: usize,
+    /// g: one vector per example.
+    pub gradients: &'a [f32],
+    /// Numbers from one example to the next.
+    pub gradient_pitch: usize,
+    /// Length of g.
+    pub gradient_len: usize,
+    /// One per example.
+    pub norms: &'a mut [f64],
+}
+
+impl Kernel for RankOneNorms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (example, norm) in self.norms.iter_mut().enumerate() {
+            let input = &self.inputs[example * self.input_pitch..][..self.input_len];
+            let gradient = &self.gradients[example * self.gradient_pitch..][..self.gradient_len];
+            *norm += (SquaredNorm(input).run(isa) + 1.0) * SquaredNorm(gradient).run(isa);
+        }
+    }
+}
+
+/// Multiplies each example's numbers by a factor of its own.
+pub struct ScaleExamples<'a> {
+    /// The numbers.
+    pub values: &'a mut [f32],
+    /// Numbers from one example to the next.
+    pub pitch: usize,
+    /// Numbers of each example.
+    pub len: usize,
+    /// One per example.
+    pub factors: &'a [f32],
+}
+
+impl Kernel for ScaleExamples<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (example, factor) in self.factors.iter().enumerate() {
+            if *factor != 1.0 {
+                Scale { by: *factor, values: &mut self.values[example * self.pitch..][..self.len] }.run(isa);
+            }
+        }
+    }
+}
+
+/// max(0, x); NaN stays.
+pub struct Relu<'a> {
+    /// x.
+    pub from: &'a [f32],
+    /// As long as `from`.
+    pub to: &'a mut [f32],
+}
+
+impl Kernel for Relu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        assert_eq!(self.from.len(), self.to.len());
+        let mut at = 0;
+        while at < self.from.len() {
+            let count = I::LANES.min(self.from.len() - at);
+            // SAFETY: `count` numbers from `at` on lie within both slices.
+            unsafe {
+                let value = isa.max(isa.splat(0.0), load(isa, self.from.as_ptr().add(at), count));
+                store(isa, self.to.as_mut_ptr().add(at), value, count);
+            }
+            at += count;
+        }
+    }
+}
+
+/// `gradient` where `value` is above 0, elsewhere 0.
+pub struct Mask<'a> {
+    /// What must be above 0.
+    pub value: &'a [f32],
+    /// The gradient.
+    pub gradient: &'a [f32],
+    /// All three as long.
+    pub to: &'a mut [f32],
+}
+
+impl Kernel for Mask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        assert!(self.value.len() == self.to.len() && self.gradient.len() == self.to.len());
+        let mut at = 0;
+        while at < self.to.len() {
+            let count = I::LANES.min(self.to.len() - at);
+            // SAFETY: `count` numbers from `at` on lie within the three slices.
+            unsafe {
+                let value = load(isa, self.value.as_ptr().add(at), count);
+                let gradient = load(isa, self.gradient.as_ptr().add(at), count);
+                let masked = isa.only(isa.gt(value, isa.splat(0.0)), gradient);
+                store(isa, self.to.as_mut_ptr().add(at), masked, count);
+            }
+            at += count;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The norm of an example's weight gradient without the gradient: the inner product of two Gram matrices.
+//!
+//! For inputs a_t and output gradients g_t at T positions, |sum_t a_t g_t'|^2 = sum_{t,u} (a_t . a_u)(g_t . g_u)
+//! (Goodfellow, arXiv 1510.01799; for convolutions Bu et al., arXiv 2205.10683). A bias adds 1 to each a_t . a_u.
+
+use super::load;
+use crate::layout::{Position, Segment};
+use crate::simd::{Isa, Kernel};
+
+/// The squared norm of one example's gradient of an affine map; see the module.
+pub struct GhostNorm<'a> {
+    /// What positions and segments point into.
+    pub inputs: &'a [f32],
+    /// Which inputs a position has.
+    pub segments: &'a [Segment],
+    /// The gradients of the outputs.
+    pub output_gradients: &'a [f32],
+    /// Outputs of a position.
+    pub outputs: usize,
+    /// Where the map was applied on this example.
+    pub positions: &'a [Position],
+    /// Whether the map has biases.
+    pub bias: bool,
+}
+
+/// Dot products that are taken at once.
+const TOGETHER: usize = 4;
+
+impl Kernel for GhostNorm<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f64 {
+        let reach = self.segments.iter().map(|segment| (segment.offset + segment.len) as usize).max().unwrap_or(0);
+        for position in self.positions {
+            assert!(position.input as usize + reach <= self.inputs.len(), "inputs");
+            assert!(position.gradient as usize + self.outputs <= self.output_gradients.len(), "gradients of outputs");
+        }
+        let bias = if self.bias { 1.0 } else { 0.0 };
+        let all = [Segment { offset: 0, len: self.outputs as u32 }];
+        let mut norm = 0.0;
+        for (t, position) in self.positions.iter().enumerate() {
+            for (group, others) in self.positions[t..].chunks(TOGETHER).enumerate() {
+                let mut inputs = [self.inputs.as_ptr(); TOGETHER];
+                let mut gradients = [self.output_gradients.as_ptr(); TOGETHER];
+                // A last group with fewer repeats its first.
+                for u in 0..TOGETHER {
+                    let other = others.get(u).unwrap_or(&others[0]);
+                    inputs[u] = inputs[u].wrapping_add(other.input as usize);
+                    gradients[u] = gradients[u].wrapping_add(other.gradient as usize);
+                }
+                let input = self.inputs.as_ptr().wrapping_add(position.input as usize);
+                let gradient = self.output_gradients.as_ptr().wrapping_add(position.gradient as usize);
+                // SAFETY: checked above: every position's segments and outputs lie in the slices.
+                let (input, gradient) = unsafe {
+                    (dots(isa, input, inputs, self.segments), dots(isa, gradient, gradients, &all))
+                };
+                for u in 0..others.len() {
+                    // Each pair stands for two, but for a position with itself.
+                    let pairs = if group + u == 0 { 1.0 } else { 2.0 };
+                    norm += pairs * (f64::from(input[u]) + bias) * f64::from(gradient[u]);
+                }
+            }
+        }
+        norm
+    }
+}
+
+/// The dot products of `one` with each of `others`, over the segments.
+///
+/// # Safety
+///
+/// The segments of each must be readable.
+#[inline(always)]
+unsafe fn dots<I: Isa>(
+    isa: I,
+    one: *const f32,
+    others: [*const f32; TOGETHER],
+    segments: &[Segment],
+) -> [f32; TOGETHER] {
+    let mut sums = [isa.splat(0.0); TOGETHER];
+    for segment in segments {
+        let (mut at, end) = (segment.offset as usize, (segment.offset + segment.len) as usize);
+        while at < end {
+            let count = I::LANES.min(end - at);
+            // SAFETY: the caller vouches for the segments.
+            unsafe {
+                let a = load(isa, one.add(at), count);
+                for u in 0..TOGETHER {
+                    sums[u] = isa.mul_add(a, load(isa, others[u].add(at), count), sums[u]);
+                }
+            }
+            at += count;
+        }
+    }
+    let mut dots = [0.0; TOGETHER];
+    for u in 0..TOGETHER {
+        dots[u] = isa.sum(sums[u]);
+    }
+    dots
+}

@@ -1,0 +1,68 @@
+//! The computations of a step, each written once for every instruction set.
+//!
+//! Every kernel checks the bounds of all that it touches once, at its beginning, and then works on pointers.
+
+mod elementwise;
+mod ghost;
+mod lstm;
+pub mod math;
+mod pooling;
+mod product;
+mod update;
+mod weight_gradient;
+
+pub use elementwise::{Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
+pub use ghost::GhostNorm;
+pub use lstm::{LstmCell, LstmCellGradient};
+pub use pooling::{Pool, PoolGradient, Pooling, Window};
+pub use product::{Finish, Product, Start};
+pub use update::{Noise, Update};
+pub use weight_gradient::WeightGradient;
+
+use crate::simd::Isa;
+
+/// Splits `count` things into the fewest groups of at most `most`, as equal as can be: the sizes of the groups are
+/// `small` or `small + 1`, the larger ones first.
+///
+/// A tile with few rows can't hide the latency of its multiplications: 5 + 5 rows are faster than 6 + 4.
+#[derive(Clone, Copy)]
+struct Groups {
+    small: usize,
+    larger: usize,
+}
+
+impl Groups {
+    #[inline(always)]
+    fn new(count: usize, most: usize) -> Self {
+        let groups = count.div_ceil(most).max(1);
+        Groups { small: count / groups, larger: count % groups }
+    }
+
+    /// The size of group `group`.
+    #[inline(always)]
+    fn size(self, group: usize) -> usize {
+        self.small + usize::from(group < self.larger)
+    }
+}
+
+/// Loads `count` numbers, 1 to [`Isa::LANES`]; a whole vector the fast way.
+///
+/// # Safety
+///
+/// They must be readable.
+#[inline(always)]
+unsafe fn load<I: Isa>(isa: I, from: *const f32, count: usize) -> I::F32 {
+    // SAFETY: the caller vouches for `count` numbers.
+    unsafe { if count == I::LANES { isa.load(from) } else { isa.load_first(from, count) } }
+}
+
+/// Stores `count` numbers, 1 to [`Isa::LANES`]; a whole vector the fast way.
+///
+/// # Safety
+///
+/// They must be writable.
+#[inline(always)]
+unsafe fn store<I: Isa>(isa: I, to: *mut f32, value: I::F32, count: usize) {
+    // SAFETY: the caller vouches for `count` numbers.
+    unsafe { if count == I::LANES { isa.store(to, value) } else { isa.store_first(to, value, count) } }
+}

@@ -1,0 +1,84 @@
+//! Memory that is allocated once, at load, and aligned to cache lines.
+
+use std::ops::{Deref, DerefMut};
+
+/// One cache line, and one AVX-512 vector.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+const LINE: usize = 16;
+
+/// A fixed number of `f32` from a cache line's beginning on.
+#[derive(Clone, Default)]
+pub struct Buffer {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Self {
+        Buffer { lines: vec![Line([0.0; LINE]); len.div_ceil(LINE)], len }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a `Line` is 16 `f32` without padding, and `zeros` made at least `len` of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`; the borrow is unique.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// A slice that several threads write, each its own part.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    of: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: access to the numbers is by unsafe methods whose callers keep threads apart.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    /// Takes the slice for as long as it is shared.
+    pub fn new(slice: &'a mut [f32]) -> Self {
+        Shared { start: slice.as_mut_ptr(), len: slice.len(), of: std::marker::PhantomData }
+    }
+
+    /// A part to write.
+    ///
+    /// # Safety
+    ///
+    /// Nothing else reads or writes any of it while the part lives.
+    #[allow(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
+    pub unsafe fn part(&self, range: std::ops::Range<usize>) -> &mut [f32] {
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
+        // SAFETY: the part lies in the slice, and the caller keeps it apart from others.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+
+    /// Writes one number.
+    ///
+    /// # Safety
+    ///
+    /// Nothing else reads or writes it at the same time.
+    #[inline(always)]
+    pub unsafe fn write(&self, index: usize, value: f32) {
+        assert!(index < self.len, "{index} of {}", self.len);
+        // SAFETY: it lies in the slice, and the caller keeps others away.
+        unsafe { self.start.add(index).write(value) }
+    }
+}

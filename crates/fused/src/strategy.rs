@@ -1,0 +1,110 @@
+//! The [`Strategy`].
+
+use std::collections::BTreeMap;
+
+use dpsgd_core::{BatchRef, Description, Device, DpSgd, Load, Params, Strategy, StrategyError};
+
+use crate::engine::{Engine, Step};
+use crate::noise::Key;
+use crate::plan::Plan;
+use crate::simd::{Isa, Portable};
+use crate::threads::Threads;
+
+/// DP-SGD by the kernels of this crate, on the processor.
+pub struct Fused {
+    engine: Box<dyn Step>,
+    dp: DpSgd,
+    params: Params,
+    seeded: bool,
+    variant: Option<&'static str>,
+}
+
+/// Builds the engine for an instruction set, if the machine has it.
+fn engine<I: Isa>(job: &mut Option<(Plan, Load, Key, Threads)>) -> Option<Box<dyn Step>> {
+    let isa = I::detect()?;
+    let (plan, load, key, threads) = job.take()?;
+    Some(Box::new(Engine::new(isa, plan, load.dataset, &load.model.input, key, threads)))
+}
+
+impl Fused {
+    /// The model's outputs for some examples of the data set, `[examples, outputs]`.
+    pub fn outputs(&mut self, examples: &[u32]) -> Vec<f32> {
+        self.engine.outputs(examples)
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> &Plan {
+        self.engine.plan()
+    }
+}
+
+impl Strategy for Fused {
+    const NAME: &'static str = "fused";
+    const VARIANTS: &'static [&'static str] = &[];
+
+    fn load(job: Load) -> Result<Self, StrategyError> {
+        if let Device::Cuda(_) = job.settings.device {
+            return Err(StrategyError::Unsupported("fused runs on the CPU only".into()));
+        }
+        let failed = |reason: String| StrategyError::Failed(reason);
+        let plan = Plan::new(&job.model).map_err(|error| failed(error.to_string()))?;
+        let threads = Threads::new(job.settings.threads).map_err(|error| failed(format!("threads: {error}")))?;
+        let (key, seeded) = match job.settings.noise_seed {
+            Some(seed) => (Key::from_seed(seed), true),
+            None => (Key::from_os().map_err(|error| failed(format!("no entropy for the noise: {error}")))?, false),
+        };
+        let (dp, params) = (job.dp, job.params.clone());
+        let mut job = Some((plan, job, key, threads));
+        #[cfg(target_arch = "x86_64")]
+        let engine = engine::<crate::simd::Avx512>(&mut job)
+            .or_else(|| engine::<crate::simd::Avx2>(&mut job))
+            .or_else(|| engine::<Portable>(&mut job));
+        #[cfg(not(target_arch = "x86_64"))]
+        let engine = engine::<Portable>(&mut job);
+        let mut engine = engine.expect("the portable instruction set is always there");
+        engine.write(&params);
+        Ok(Fused { engine, dp, params, seeded, variant: None })
+    }
+
+    fn describe(&self) -> Description {
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        let isa = self.engine.isa();
+        Description {
+            name: Self::NAME.into(),
+            variant: self.variant.map(str::to_string),
+            versions: BTreeMap::from([("fused".to_string(), version)]),
+            device: format!("cpu ({isa})"),
+            threads: self.engine.threads(),
+            rng: format!("ChaCha8 and Box-Muller, {}", if self.seeded { "fixed seed" } else { "seeded by the OS" }),
+        }
+    }
+
+    fn step(&mut self, batch: &BatchRef<'_>) -> Result<(), StrategyError> {
+        self.engine.step(batch, &self.dp);
+        Ok(())
+    }
+
+    fn synchronize(&mut self) -> Result<(), StrategyError> {
+        Ok(())
+    }
+
+    fn params(&mut self) -> Result<Params, StrategyError> {
+        let mut params = self.params.clone();
+        self.engine.read(&mut params);
+        Ok(params)
+    }
+
+    fn set_params(&mut self, params: &Params) -> Result<(), StrategyError> {
+        self.engine.write(params);
+        Ok(())
+    }
+
+    fn set_dp(&mut self, dp: &DpSgd) -> Result<(), StrategyError> {
+        self.dp = *dp;
+        Ok(())
+    }
+
+    fn non_finite_examples(&mut self) -> Result<u64, StrategyError> {
+        Ok(self.engine.non_finite())
+    }
+}
