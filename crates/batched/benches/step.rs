@@ -2,8 +2,8 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dpsgd_batched::Batched;
+use dpsgd_conformance::synthetic::Steps;
 use dpsgd_core::{Mode, ModelSpec};
-use dpsgd_torch::synthetic::Steps;
 
 const BATCH_SIZE: usize = 64;
 

@@ -6,7 +6,7 @@ use dpsgd_core::{BatchRef, Description, Device, DpSgd, Load, Params, Strategy, S
 
 use crate::engine::{Engine, Step};
 use crate::noise::Key;
-use crate::plan::Plan;
+use crate::plan::{Method, Methods, Plan};
 use crate::simd::{Isa, Portable};
 use crate::threads::Threads;
 
@@ -16,14 +16,28 @@ pub struct Fused {
     dp: DpSgd,
     params: Params,
     seeded: bool,
-    variant: Option<&'static str>,
+    variant: &'static str,
 }
 
-/// Builds the engine for an instruction set, if the machine has it.
-fn engine<I: Isa>(job: &mut Option<(Plan, Load, Key, Threads)>) -> Option<Box<dyn Step>> {
+/// The ways to run it: the best of everything; all layers by one method; an instruction set that isn't the best.
+const VARIANTS: [&str; 6] = ["best", "kept", "ghost", "avx512", "avx2", "portable"];
+
+/// Builds the engine for an instruction set, if the machine has it and it is the one asked for.
+fn engine<I: Isa>(asked: &str, name: &str, job: &mut Option<Ready>) -> Option<Box<dyn Step>> {
+    if VARIANTS[3..].contains(&asked) && asked != name {
+        return None;
+    }
     let isa = I::detect()?;
-    let (plan, load, key, threads) = job.take()?;
+    let Ready { plan, load, key, threads } = job.take()?;
     Some(Box::new(Engine::new(isa, plan, load.dataset, &load.model.input, key, threads)))
+}
+
+/// What an engine is made of.
+struct Ready {
+    plan: Plan,
+    load: Load,
+    key: Key,
+    threads: Threads,
 }
 
 impl Fused {
@@ -40,30 +54,41 @@ impl Fused {
 
 impl Strategy for Fused {
     const NAME: &'static str = "fused";
-    const VARIANTS: &'static [&'static str] = &[];
+    const VARIANTS: &'static [&'static str] = &VARIANTS;
 
-    fn load(job: Load) -> Result<Self, StrategyError> {
-        if let Device::Cuda(_) = job.settings.device {
+    fn load(load: Load) -> Result<Self, StrategyError> {
+        if let Device::Cuda(_) = load.settings.device {
             return Err(StrategyError::Unsupported("fused runs on the CPU only".into()));
         }
         let failed = |reason: String| StrategyError::Failed(reason);
-        let plan = Plan::new(&job.model).map_err(|error| failed(error.to_string()))?;
-        let threads = Threads::new(job.settings.threads).map_err(|error| failed(format!("threads: {error}")))?;
-        let (key, seeded) = match job.settings.noise_seed {
+        let asked = load.settings.variant.as_deref().unwrap_or(VARIANTS[0]);
+        let Some(variant) = VARIANTS.into_iter().find(|variant| *variant == asked) else {
+            return Err(StrategyError::Unsupported(format!("variant `{asked}`: fused has {VARIANTS:?}")));
+        };
+        let methods = match variant {
+            "kept" => Methods::Only(Method::Kept),
+            "ghost" => Methods::Only(Method::Ghost),
+            _ => Methods::Cheapest,
+        };
+        let plan = Plan::new(&load.model, methods).map_err(|error| failed(error.to_string()))?;
+        let threads = Threads::new(load.settings.threads).map_err(|error| failed(format!("threads: {error}")))?;
+        let (key, seeded) = match load.settings.noise_seed {
             Some(seed) => (Key::from_seed(seed), true),
             None => (Key::from_os().map_err(|error| failed(format!("no entropy for the noise: {error}")))?, false),
         };
-        let (dp, params) = (job.dp, job.params.clone());
-        let mut job = Some((plan, job, key, threads));
+        let (dp, params) = (load.dp, load.params.clone());
+        let mut job = Some(Ready { plan, load, key, threads });
         #[cfg(target_arch = "x86_64")]
-        let engine = engine::<crate::simd::Avx512>(&mut job)
-            .or_else(|| engine::<crate::simd::Avx2>(&mut job))
-            .or_else(|| engine::<Portable>(&mut job));
+        let engine = engine::<crate::simd::Avx512>(variant, "avx512", &mut job)
+            .or_else(|| engine::<crate::simd::Avx2>(variant, "avx2", &mut job))
+            .or_else(|| engine::<Portable>(variant, "portable", &mut job));
         #[cfg(not(target_arch = "x86_64"))]
-        let engine = engine::<Portable>(&mut job);
-        let mut engine = engine.expect("the portable instruction set is always there");
+        let engine = engine::<Portable>(variant, "portable", &mut job);
+        let Some(mut engine) = engine else {
+            return Err(StrategyError::Unsupported(format!("this processor has no {variant}")));
+        };
         engine.write(&params);
-        Ok(Fused { engine, dp, params, seeded, variant: None })
+        Ok(Fused { engine, dp, params, seeded, variant })
     }
 
     fn describe(&self) -> Description {
@@ -71,7 +96,7 @@ impl Strategy for Fused {
         let isa = self.engine.isa();
         Description {
             name: Self::NAME.into(),
-            variant: self.variant.map(str::to_string),
+            variant: Some(self.variant.to_string()),
             versions: BTreeMap::from([("fused".to_string(), version)]),
             device: format!("cpu ({isa})"),
             threads: self.engine.threads(),

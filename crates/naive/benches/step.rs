@@ -1,9 +1,9 @@
 //! One step of `naive`, private and plain, on the two networks of the talk.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dpsgd_conformance::synthetic::Steps;
 use dpsgd_core::{Mode, ModelSpec};
 use dpsgd_naive::Naive;
-use dpsgd_torch::synthetic::Steps;
 
 const BATCH_SIZE: usize = 64;
 

@@ -4,5 +4,5 @@ use dpsgd_naive::Naive;
 
 #[test]
 fn the_noise_is_normal_fresh_at_every_step_and_seeded() {
-    dpsgd_torch::conformance::noise_is_normal_fresh_and_seeded::<Naive>(None);
+    dpsgd_conformance::noise_is_normal_fresh_and_seeded::<Naive>(None);
 }

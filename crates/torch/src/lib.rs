@@ -16,7 +16,6 @@
 //! Every call of libtorch in a step is the fallible one (`f_*`), so that running out of memory is an answer and not the
 //! end of the worker.
 
-pub mod conformance;
 mod data;
 mod error;
 mod flat;
@@ -24,7 +23,6 @@ pub mod lstm;
 mod network;
 mod runtime;
 mod strategy;
-pub mod synthetic;
 
 pub use data::{Batch, ResidentData};
 pub use error::{Result, strategy_error};

@@ -9,11 +9,11 @@ use crate::simd::Isa;
 /// Two independent standard normals of each two independent uniform words.
 #[inline(always)]
 pub fn box_muller<I: Isa>(isa: I, radius: I::U32, angle: I::U32) -> (I::F32, I::F32) {
-    let (t, whole) = reduce(isa, radius);
-    turn(isa, length(isa, t, whole), angle)
+    let (t, most) = reduce(isa, radius);
+    turn(isa, length(isa, t, most), angle)
 }
 
-/// The first stage: u = (word + 0.5) / 2^32 is 2^k (1 + t), with t from -1/3 to 1/3. Gives t and -2 k ln 2.
+/// The first stage: u = (word + 0.5) / 2^32 is 2^k (1 + t), with t from -1/3 to 1/3. Gives t and -2 k ln 2 - 2 t.
 #[inline(always)]
 pub(super) fn reduce<I: Isa>(isa: I, word: I::U32) -> (I::F32, I::F32) {
     // word + 0.5 = 65536 (high + low), both exact.
@@ -27,24 +27,23 @@ pub(super) fn reduce<I: Isa>(isa: I, word: I::U32) -> (I::F32, I::F32) {
     let scale = isa.from_bits(isa.sub_u32(isa.splat_u32((1.0_f32 / 65536.0).to_bits()), exponent));
     let t = isa.mul_add(high, scale, isa.splat(-1.0));
     let t = isa.mul_add(low, scale, t);
-    (t, isa.mul(isa.from_i32(exponent), isa.splat(-2.0 * LN_2 / 8_388_608.0)))
+    (t, isa.mul_add(isa.from_i32(exponent), isa.splat(-2.0 * LN_2 / 8_388_608.0), isa.mul(t, isa.splat(-2.0))))
 }
 
-/// The second stage: sqrt(-2 ln u) = sqrt(-2 k ln 2 - 2 ln(1 + t)).
+/// The second stage: sqrt(-2 ln u), where -2 ln u is `most` and the higher powers of t.
 #[inline(always)]
-pub(super) fn length<I: Isa>(isa: I, t: I::F32, whole: I::F32) -> I::F32 {
-    let [c0, c1, c2, c3, c4, c5, c6, c7, c8] = LOGARITHM;
+pub(super) fn length<I: Isa>(isa: I, t: I::F32, most: I::F32) -> I::F32 {
+    let [c2, c3, c4, c5, c6, c7, c8, c9] = LOGARITHM;
     let t2 = isa.mul(t, t);
-    let p0 = isa.mul_add(t, isa.splat(c1), isa.splat(c0));
     let p2 = isa.mul_add(t, isa.splat(c3), isa.splat(c2));
     let p4 = isa.mul_add(t, isa.splat(c5), isa.splat(c4));
     let p6 = isa.mul_add(t, isa.splat(c7), isa.splat(c6));
+    let p8 = isa.mul_add(t, isa.splat(c9), isa.splat(c8));
     let t4 = isa.mul(t2, t2);
-    let p0 = isa.mul_add(p2, t2, p0);
-    let p4 = isa.mul_add(p6, t2, p4);
-    let p4 = isa.mul_add(t4, isa.splat(c8), p4);
-    let p0 = isa.mul_add(p4, t4, p0);
-    isa.sqrt(isa.mul_add(t, p0, whole))
+    let p2 = isa.mul_add(p4, t2, p2);
+    let p6 = isa.mul_add(p8, t2, p6);
+    let p2 = isa.mul_add(p6, t4, p2);
+    isa.sqrt(isa.mul_add(t2, p2, most))
 }
 
 /// The third stage: `length` times the cosine and the sine of the angle.
@@ -70,11 +69,11 @@ pub(super) fn turn<I: Isa>(isa: I, length: I::F32, angle: I::U32) -> (I::F32, I:
     (isa.mul(length, isa.select(swap, sine, cosine)), isa.mul(length, isa.select(swap, cosine, sine)))
 }
 
-/// -2 ln(1 + t) / t.
-const LOGARITHM: [f32; 9] = [
-    -2.0, 0.9999976, -0.66666446, 0.5002384, -0.40021753, 0.32685015, -0.2798012, 0.31530985, -0.28174555,
+/// (-2 ln(1 + t) + 2 t) / t^2 in powers of t.
+const LOGARITHM: [f32; 8] = [
+    0.99999756, -0.6666644, 0.5002384, -0.40021753, 0.32685015, -0.2798012, 0.31530985, -0.28174555,
 ];
 /// (cos x - 1) / x^2 in powers of x^2.
-const COSINE: [f32; 4] = [-0.5, 0.041666646, -0.0013887367, 2.4438452e-5];
+const COSINE: [f32; 4] = [-0.5, 0.041666646, -0.0013887368, 2.4438452e-5];
 /// (sin x - x) / x^3 in powers of x^2.
 const SINE: [f32; 3] = [-0.16666655, 0.008332178, -0.000195173];

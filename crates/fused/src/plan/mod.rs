@@ -97,6 +97,16 @@ pub enum Method {
     Kept,
 }
 
+/// How a plan chooses among methods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Methods {
+    /// Each layer the one with the fewest FLOPs.
+    #[default]
+    Cheapest,
+    /// This one, wherever there is a choice (more than one position): to see what the choice is worth.
+    Only(Method),
+}
+
 /// Where one of PyTorch's tensors lies among the parameters: `place(i)` for its i-th number.
 pub struct TensorMap {
     /// How it is cut.
@@ -155,9 +165,9 @@ const FEWEST_EXAMPLES_LSTM: usize = 16;
 
 impl Plan {
     /// The plan for a model.
-    pub fn new(model: &ModelSpec) -> Result<Self, ModelError> {
+    pub fn new(model: &ModelSpec, methods: Methods) -> Result<Self, ModelError> {
         let shapes = model.shapes()?;
-        let mut builder = Builder::new(&model.input);
+        let mut builder = Builder::new(&model.input, methods);
         let first_trained = model.layers.iter().position(|layer| has_parameters(layer)).unwrap_or(0);
         let mut layers = model.layers.iter().enumerate().peekable();
         while let Some((layer, spec)) = layers.next() {
@@ -242,10 +252,11 @@ struct Builder {
     time: Option<usize>,
     parameters: usize,
     tensors: Vec<TensorMap>,
+    methods: Methods,
 }
 
 impl Builder {
-    fn new(input: &ModelInput) -> Self {
+    fn new(input: &ModelInput, methods: Methods) -> Self {
         let (grid, time) = match *input {
             ModelInput::Features(c) => (Grid { h: 1, w: 1, c }, None),
             ModelInput::Image([c, h, w]) => (Grid { h, w, c }, None),
@@ -261,6 +272,7 @@ impl Builder {
             time,
             parameters: 0,
             tensors: Vec::new(),
+            methods,
         }
     }
 
@@ -291,7 +303,10 @@ impl Builder {
         relu: bool,
         trained_before: bool,
     ) {
-        let affine = Affine::new(layer, kind, self.grid, window, padding, outputs, self.parameters, trained_before);
+        let mut affine = Affine::new(layer, kind, self.grid, window, padding, outputs, self.parameters, trained_before);
+        if let (Methods::Only(method), true) = (self.methods, affine.method != Method::RankOne) {
+            affine.method = method;
+        }
         let Affine { panels, output, .. } = affine;
         let start = self.take_parameters(panels.len()).start;
         let taps = window.h * window.w;
