@@ -57,8 +57,8 @@ impl Strategy for Fused {
     const VARIANTS: &'static [&'static str] = &VARIANTS;
 
     fn load(load: Load) -> Result<Self, StrategyError> {
-        if let Device::Cuda(_) = load.settings.device {
-            return Err(StrategyError::Unsupported("fused runs on the CPU only".into()));
+        if let asked @ Device::Cuda(_) = load.settings.device {
+            return Err(StrategyError::Unsupported(format!("device `{asked}`: fused runs on `cpu` only")));
         }
         let failed = |reason: String| StrategyError::Failed(reason);
         let asked = load.settings.variant.as_deref().unwrap_or(VARIANTS[0]);
@@ -97,8 +97,8 @@ impl Strategy for Fused {
         Description {
             name: Self::NAME.into(),
             variant: Some(self.variant.to_string()),
-            versions: BTreeMap::from([("fused".to_string(), version)]),
-            device: format!("cpu ({isa})"),
+            versions: BTreeMap::from([("fused".to_string(), format!("{version} ({isa})"))]),
+            device: "cpu".into(),
             threads: self.engine.threads(),
             rng: format!("ChaCha8 and Box-Muller, {}", if self.seeded { "fixed seed" } else { "seeded by the OS" }),
         }

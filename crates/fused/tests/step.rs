@@ -75,6 +75,12 @@ fn a_cuda_device_that_is_not_there_is_unsupported() {
 
 #[test]
 fn the_description_tells_what_is_in_force() {
-    let versions = conformance::the_description_tells_what_is_in_force::<Fused>().versions;
-    assert!(versions["libtorch"].starts_with("2.11.0"), "{versions:?}");
+    let description = conformance::the_description_tells_what_is_in_force::<Fused>();
+    assert!(description.versions["fused"].starts_with(env!("CARGO_PKG_VERSION")), "{description:?}");
+    assert!(description.rng.contains("ChaCha"), "{description:?}");
+}
+
+#[test]
+fn the_noise_is_normal_fresh_at_every_step_and_seeded() {
+    conformance::noise_is_normal_fresh_and_seeded::<Fused>(None);
 }

@@ -136,7 +136,7 @@ impl Kernel for RankOneNorms<'_> {
     }
 }
 
-/// Multiplies each example's numbers by a factor of its own.
+/// Multiplies each example's numbers by a factor of its own; where that is NaN, they are left alone.
 pub struct ScaleExamples<'a> {
     /// The numbers.
     pub values: &'a mut [f32],
@@ -154,7 +154,7 @@ impl Kernel for ScaleExamples<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         for (example, factor) in self.factors.iter().enumerate() {
-            if *factor != 1.0 {
+            if *factor != 1.0 && !factor.is_nan() {
                 Scale { by: *factor, values: &mut self.values[example * self.pitch..][..self.len] }.run(isa);
             }
         }

@@ -6,7 +6,14 @@ use std::f32::consts::{LN_2, PI};
 
 use crate::simd::Isa;
 
-/// Two independent standard normals of each two independent uniform words.
+/// Two independent standard normals of each two independent uniform words: the length sqrt(-2 ln u) of
+/// u = (`radius` + 0.5) / 2^32, from 1.5e-5 to 6.76, times the cosine and the sine of `angle`.
+///
+/// Compared with the same in 64-bit floats, a normal is wrong by at most 5 units in the last place and by at most
+/// 8.5e-7; without a fused multiply-add the same. (Found by trying each seventh radius, with angles that vary, and
+/// tested.) Half of that is the rounding of x, of the length, and of their product; each polynomial is within 2^-24 of
+/// its function. None of the normals is infinite or NaN, and none is denormal: a sine is 0, of angles 0
+/// and 2^31, or at least 2^-31.
 #[inline(always)]
 pub fn box_muller<I: Isa>(isa: I, radius: I::U32, angle: I::U32) -> (I::F32, I::F32) {
     let (t, most) = reduce(isa, radius);
@@ -70,9 +77,8 @@ pub(super) fn turn<I: Isa>(isa: I, length: I::F32, angle: I::U32) -> (I::F32, I:
 }
 
 /// (-2 ln(1 + t) + 2 t) / t^2 in powers of t.
-const LOGARITHM: [f32; 8] = [
-    0.99999756, -0.6666644, 0.5002384, -0.40021753, 0.32685015, -0.2798012, 0.31530985, -0.28174555,
-];
+const LOGARITHM: [f32; 8] =
+    [0.99999756, -0.6666644, 0.5002384, -0.40021753, 0.32685015, -0.2798012, 0.31530985, -0.28174555];
 /// (cos x - 1) / x^2 in powers of x^2.
 const COSINE: [f32; 4] = [-0.5, 0.041666646, -0.0013887368, 2.4438452e-5];
 /// (sin x - x) / x^3 in powers of x^2.

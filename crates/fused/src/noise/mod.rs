@@ -13,17 +13,20 @@
 //! cosine goes to row w and whose sine goes to row w + 8 of the normals. Normal 256 g + 16 row + lane is what stands in
 //! that row and lane.
 //!
-//! [`box_muller`] says how two words become two normals, and how exactly. Every operation of it is a correctly rounded
-//! one of IEEE 754, so instruction sets with fused multiply-add (AVX2, AVX-512, NEON, CUDA) give the same bits. Without
-//! it (the portable code on x86-64) the polynomials round twice where they would round once: the last bits may differ.
+//! [`box_muller`] says how two words become two normals, and how exactly. All it does is integer operations and
+//! correctly rounded ones of IEEE 754, so instruction sets with a fused multiply-add (AVX2, AVX-512, NEON, CUDA) give
+//! the same bits. Without one (the portable code on x86-64) the polynomials round twice where they would round once,
+//! and the last bits may differ.
 //!
 //! # Which ChaCha
 //!
-//! Eight rounds, as no attack on ChaCha8 is known that beats trying all keys, even for an adversary who sees the stream
-//! itself; here they see it added to a sum of gradients. Twelve and twenty rounds are a type away:
-//! [`Key::with_rounds`]. The normals are 32-bit floats and are added to 32-bit floats: as with every DP-SGD that is
-//! trained in floating point, the guarantee is that of the real numbers they approximate (Mironov, "On significance of
-//! the least significant bits for differential privacy", CCS 2012).
+//! Eight rounds: published attacks on the 256-bit key stop short of that (Aumasson, "Too much crypto", 2019), even for
+//! an adversary who sees the stream itself; here it is added to a sum of gradients. Twelve and twenty rounds are a type
+//! away: [`Key::with_rounds`].
+//!
+//! The normals are 32-bit floats and are added to 32-bit floats. As with all DP-SGD that is trained in floating point,
+//! the guarantee is that of the real numbers they approximate (Mironov, "On significance of the least significant bits
+//! for differential privacy", CCS 2012).
 
 mod box_muller;
 mod chacha;
@@ -56,16 +59,16 @@ pub fn group<I: Isa, const ROUNDS: usize>(
     for lane in (0..BLOCKS).step_by(I::LANES) {
         let rows = chacha::blocks(isa, key, step, first_block(group) + lane as u64);
         let (radii, angles) = rows.split_at(ROWS / 2);
-        let mut parts = [(isa.splat(0.0), isa.splat(0.0)); ROWS / 2];
-        for row in 0..ROWS / 2 {
-            parts[row] = box_muller::reduce(isa, radii[row]);
+        let mut reduced = [(isa.splat(0.0), isa.splat(0.0)); ROWS / 2];
+        for (reduced, &word) in reduced.iter_mut().zip(radii) {
+            *reduced = box_muller::reduce(isa, word);
         }
         let mut lengths = [isa.splat(0.0); ROWS / 2];
-        for row in 0..ROWS / 2 {
-            lengths[row] = box_muller::length(isa, parts[row].0, parts[row].1);
+        for (length, &(t, most)) in lengths.iter_mut().zip(&reduced) {
+            *length = box_muller::length(isa, t, most);
         }
-        for row in 0..ROWS / 2 {
-            let (cosine, sine) = box_muller::turn(isa, lengths[row], angles[row]);
+        for (row, (&length, &word)) in lengths.iter().zip(angles).enumerate() {
+            let (cosine, sine) = box_muller::turn(isa, length, word);
             // SAFETY: a row has BLOCKS numbers, of which those from `lane` on fill a vector; both rows are below ROWS.
             unsafe {
                 isa.store(normals.as_mut_ptr().add(row * BLOCKS + lane), cosine);
@@ -77,17 +80,11 @@ pub fn group<I: Isa, const ROUNDS: usize>(
 
 /// The random words behind [`group`], row by row.
 #[inline(always)]
-pub fn words<I: Isa, const ROUNDS: usize>(
-    isa: I,
-    key: &Key<ROUNDS>,
-    step: u64,
-    group: u64,
-    words: &mut [u32; GROUP],
-) {
+pub fn words<I: Isa, const ROUNDS: usize>(isa: I, key: &Key<ROUNDS>, step: u64, group: u64, words: &mut [u32; GROUP]) {
     const { assert!(BLOCKS % I::LANES == 0, "vectors fill the rows") };
     for lane in (0..BLOCKS).step_by(I::LANES) {
         let rows = chacha::blocks(isa, key, step, first_block(group) + lane as u64);
-        for (row, vector) in rows.into_iter().enumerate() {
+        for (row, &vector) in rows.iter().enumerate() {
             // SAFETY: a row has BLOCKS words, of which those from `lane` on fill a vector. Words are as large as
             // numbers, and only their bits are moved.
             unsafe { isa.store(words.as_mut_ptr().add(row * BLOCKS + lane).cast(), isa.from_bits(vector)) };
