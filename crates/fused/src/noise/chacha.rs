@@ -21,11 +21,11 @@ pub(super) fn blocks<I: Isa, const ROUNDS: usize>(isa: I, key: &Key<ROUNDS>, ste
     let [x1, x5, x9, x13] = scalar_quarter_round([c1, k1, k5, high]);
     let [x2, x6, x10, x14] = scalar_quarter_round([c2, k2, k6, step_low]);
     let [x3, x7, x11, x15] = scalar_quarter_round([c3, k3, k7, step_high]);
-    let start = [c0.wrapping_add(k0), x1, x2, x3, k0, x5, x6, x7, k4, x9, x10, x11, 0, x13, x14, x15];
+    let begun = [c0.wrapping_add(k0), x1, x2, x3, k0, x5, x6, x7, k4, x9, x10, x11, 0, x13, x14, x15];
     let mut rows = [counters; 16];
-    for row in 0..16 {
+    for (row, (vector, &word)) in rows.iter_mut().zip(&begun).enumerate() {
         if row != 12 {
-            rows[row] = isa.splat_u32(start[row]);
+            *vector = isa.splat_u32(word);
         }
     }
     finish_quarter_round(isa, &mut rows, [0, 4, 8, 12]);
@@ -36,9 +36,9 @@ pub(super) fn blocks<I: Isa, const ROUNDS: usize>(isa: I, key: &Key<ROUNDS>, ste
     }
 
     let start = [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, 0, high, step_low, step_high];
-    for row in 0..16 {
-        let word = if row == 12 { counters } else { isa.splat_u32(start[row]) };
-        rows[row] = isa.add_u32(rows[row], word);
+    for (row, (vector, &word)) in rows.iter_mut().zip(&start).enumerate() {
+        let word = if row == 12 { counters } else { isa.splat_u32(word) };
+        *vector = isa.add_u32(*vector, word);
     }
     rows
 }
