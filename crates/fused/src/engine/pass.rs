@@ -59,6 +59,7 @@ pub fn forward<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
                 input,
                 input_frame: from.value,
                 output,
+                choices: &mut worker.choices[i],
                 output_frame: to.value,
             }),
             Operation::Relu { .. } => lines(from.value, to.value, examples, |from, to, len| {
@@ -89,14 +90,14 @@ pub fn backward<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples:
                 let base = context.runs[i].base();
                 affine_backward(context, affine, base, examples, from.relu, input, output_gradient, input_gradient);
             }
-            Operation::Pool { pooling, window, .. } if is_needed => context.isa.dispatch(PoolGradient {
+            Operation::Pool { pooling, window, covering, .. } if is_needed => context.isa.dispatch(PoolGradient {
                 pooling: *pooling,
                 window: *window,
+                covering: (&covering.0, &covering.1),
                 examples,
-                input,
+                relu: from.relu.then_some(input),
                 input_frame: from.value,
-                relu: from.relu,
-                output,
+                choices: &worker.choices[i],
                 output_frame: to.value,
                 output_gradient,
                 output_gradient_frame: to.gradient,

@@ -5,6 +5,7 @@ use dpsgd_core::BatchRef;
 use super::embedding::MergedRows;
 use super::pass::{self, Context};
 use super::{clip, loss};
+use crate::kernels::Pooling;
 use crate::layout::Position;
 use crate::memory::Buffer;
 use crate::plan::{Lstm, Method, Operation, Plan};
@@ -16,6 +17,8 @@ pub struct Worker {
     pub values: Vec<Buffer>,
     /// Of each edge; empty where no gradient is needed.
     pub gradients: Vec<Buffer>,
+    /// Of each operation that pools by the largest, which it took.
+    pub choices: Vec<Buffer>,
     /// `[block, time]`; empty unless the input is tokens.
     pub tokens: Vec<u32>,
     /// Of each operation that is an LSTM.
@@ -82,6 +85,15 @@ impl Worker {
         Worker {
             values: plan.edges.iter().map(|edge| Buffer::zeros(edge.value.buffer(block))).collect(),
             gradients: gradients.collect(),
+            choices: plan
+                .operations
+                .iter()
+                .zip(&plan.edges[1..])
+                .map(|(operation, output)| match operation {
+                    Operation::Pool { pooling: Pooling::Max, .. } => Buffer::zeros(output.value.buffer(block)),
+                    _ => Buffer::default(),
+                })
+                .collect(),
             tokens: vec![0; plan.time.unwrap_or(0) * block],
             lstms: plan
                 .operations

@@ -14,7 +14,7 @@ mod weight_gradient;
 pub use elementwise::{Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};
-pub use pooling::{Pool, PoolGradient, Pooling, Window};
+pub use pooling::{Pool, PoolGradient, Pooling, Window, covering};
 pub use product::{Finish, Product, Start};
 pub use update::{Noise, Update};
 pub use weight_gradient::WeightGradient;

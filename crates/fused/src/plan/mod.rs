@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use dpsgd_core::{Layer, Loss, ModelError, ModelInput, ModelSpec};
 
-use crate::kernels::{Pooling, Window};
+use crate::kernels::{Pooling, Window, covering};
 use crate::layout::{Frame, Grid, Margins, PANEL, Panels};
 use crate::noise::GROUP;
 
@@ -60,6 +60,8 @@ pub enum Operation {
         pooling: Pooling,
         /// The windows.
         window: Window,
+        /// Which of them each row and each column of the input is in.
+        covering: (Vec<Range<usize>>, Vec<Range<usize>>),
     },
     /// A ReLU that nothing else took in.
     Relu {
@@ -155,7 +157,7 @@ impl TensorMap {
 }
 
 /// Bytes of values and gradients that a thread's block of examples may take: they should stay in the caches.
-const BLOCK_BYTES: usize = 2 << 20;
+const BLOCK_BYTES: usize = 1 << 20;
 /// Most examples in a block: enough for every product to be efficient.
 const MOST_EXAMPLES: usize = 64;
 /// Fewest: weights of deep convolutions are read once per block.
@@ -322,7 +324,9 @@ impl Builder {
     fn pool(&mut self, layer: usize, pooling: Pooling, window: Window) {
         let Grid { h, w, c } = self.grid;
         let grid = Grid { h: (h - window.h) / window.step_h + 1, w: (w - window.w) / window.step_w + 1, c };
-        self.push(Operation::Pool { layer, pooling, window }, grid, false);
+        let rows = covering(h, window.h, window.step_h, grid.h);
+        let columns = covering(w, window.w, window.step_w, grid.w);
+        self.push(Operation::Pool { layer, pooling, window, covering: (rows, columns) }, grid, false);
     }
 
     fn embedding(&mut self, layer: usize, vocabulary: usize, width: usize, mean: bool) {
