@@ -49,6 +49,12 @@ pub enum Command {
     /// One job of a run's preparation, in a process of its own.
     #[command(name = "__prepare", hide = true)]
     Prepare,
+    /// Measures the machine's peak, in a process of its own.
+    #[command(name = "__calibrate", hide = true)]
+    Calibrate {
+        /// Threads at work at the same time.
+        threads: usize,
+    },
     /// Ends the workers of a runner that is gone.
     #[command(name = "__guard", hide = true)]
     Guard,
