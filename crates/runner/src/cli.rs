@@ -160,6 +160,12 @@ pub struct DoctorArgs {
 /// `runner list`.
 #[derive(Debug, Default, Args)]
 pub struct ListArgs {
+    /// In place of the lists, what each strategy that plans its step means to do for each workload
+    #[arg(long)]
+    pub plan: bool,
+    /// Workloads to plan for [default: all that are built in]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...", requires = "plan")]
+    pub workloads: Option<Vec<String>>,
     /// Folder that holds full data sets
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
