@@ -23,9 +23,7 @@ pub fn draw(view: &View) -> Scene {
     let mode = view.main_mode();
     let private = mode == Mode::Private;
     let rest = match private {
-        true => {
-            "FLOPs of a plain step over time and peak; what clipping and noise compute is no work here. Highest first."
-        }
+        true => "FLOPs of a plain step over time and peak; clipping and noise are no work here. Highest first.",
         false => "FLOPs of a step over time and peak. Highest first.",
     };
     let what = "share of the machine's peak";
