@@ -47,6 +47,48 @@ pub struct Environment {
     pub gpus: Vec<String>,
     /// What each contender reported of itself.
     pub contenders: Vec<Description>,
+    /// What the machine could do at most: measured before the first timed process and after the last, and again when the
+    /// run is continued. Empty if that failed, on a GPU, and in files of before there was such a thing.
+    #[serde(default)]
+    pub calibrations: Vec<Calibration>,
+}
+
+impl Environment {
+    /// The largest f32 operations per second of all calibrations; what else ran on the machine can only have made them
+    /// smaller. `None` without a calibration.
+    pub fn peak_flops_per_s(&self) -> Option<f64> {
+        largest(self.calibrations.iter().map(|calibration| calibration.flops_per_s))
+    }
+
+    /// The largest bytes per second of all calibrations; `None` without one.
+    pub fn peak_bytes_per_s(&self) -> Option<f64> {
+        largest(self.calibrations.iter().map(|calibration| calibration.bytes_per_s))
+    }
+}
+
+/// The largest of the figures that are positive and finite.
+fn largest(figures: impl Iterator<Item = f64>) -> Option<f64> {
+    figures.filter(|figure| figure.is_finite() && *figure > 0.0).max_by(f64::total_cmp)
+}
+
+/// What the threads of a run, on its processors, did at most when there was nothing else for them to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// When, UTC, RFC 3339.
+    pub taken: String,
+    /// Threads that worked at the same time, each with data of its own: as many as every contender gets.
+    pub threads: usize,
+    /// f32 operations per second of square matrix products, one per thread; the sum over threads, best of several
+    /// repetitions. A multiplication and an addition count as one each.
+    pub flops_per_s: f64,
+    /// Rows and columns of the matrices with which that was reached, the best of several sizes.
+    pub matrix_size: usize,
+    /// Bytes per second between memory and processor: STREAM's triad `a = b + s c` in f32, twelve bytes for each number;
+    /// the sum over threads, best of several repetitions.
+    pub bytes_per_s: f64,
+    /// Bytes of the triad's arrays together, of all threads: several times what the last-level caches hold.
+    pub triad_bytes: u64,
 }
 
 /// What a run was asked to do, after the command line was applied to the config file.
@@ -232,7 +274,8 @@ pub struct Cell {
     pub gpu_utilization: Option<f64>,
     /// Joules per epoch, median over processes.
     pub energy_j: Option<f64>,
-    /// FLOPs of the plain step over time and the machine's measured peak; `null` if no peak was measured.
+    /// FLOPs of the plain step, in private mode too, times steps per epoch over `median_epoch_s` and the largest
+    /// `flops_per_s` of `environment.calibrations`; `null` without a calibration, and on a GPU.
     pub roofline_fraction: Option<f64>,
     /// What a reader should know before trusting the figure: spread, outliers, drift.
     pub warnings: Vec<String>,

@@ -1,7 +1,7 @@
 //! Where the text of every plot is: inside the picture, and not on top of other text.
 
 #[path = "../tests/sample/mod.rs"]
-mod sample;
+pub(crate) mod sample;
 
 use dpsgd_core::Mode;
 use dpsgd_protocol::results::{Results, Status};
@@ -123,6 +123,7 @@ fn every_axis_says_its_unit_and_every_log_axis_that_it_is_one() {
             "memory" => "iB",
             "epochs" => "time of an epoch, log scale",
             "ratio" => "log scale",
+            "roofline" => "share of the machine's peak",
             _ => "seconds per epoch, log scale",
         };
         assert!(says(expected), "{name} does not say {expected:?}");

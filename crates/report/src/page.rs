@@ -60,6 +60,10 @@ fn facts(results: &Results) -> String {
     let (environment, config) = (&results.environment, &results.config);
     let plural = |count: usize, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
     let memory = units::bytes(environment.memory_bytes);
+    let peak = environment.peak_flops_per_s().zip(environment.peak_bytes_per_s()).map(|(flops, bytes)| {
+        let (flops, bytes) = (units::per_second(flops, "FLOP/s"), units::per_second(bytes, "B/s"));
+        format!("{flops} in f32 matrix products, {bytes} from and to memory, measured within the run")
+    });
     let synthetic: Vec<&str> = view::workloads(results)
         .into_iter()
         .filter(|w| results.cells.iter().any(|c| c.workload == **w && c.data == DataKind::Synthetic))
@@ -89,6 +93,7 @@ fn facts(results: &Results) -> String {
                 None => environment.version.clone(),
             },
         ),
+        ("peak", peak.unwrap_or_default()),
         ("device", format!("{}, {} per contender", config.device, plural(config.threads, "thread", "threads"))),
         (
             "asked for",

@@ -11,8 +11,8 @@ use crate::view::{self, View, counts, interval, why};
 
 /// Columns that a terminal is taken to have.
 const COLUMNS: usize = 120;
-/// Names are shortened where a table would be wider than a terminal, but never below this.
-const SHORTEST_NAME: usize = 12;
+/// Names are shortened where a table would be wider than a terminal, but never below this, the width of their heading.
+const SHORTEST_NAME: usize = 9;
 
 /// All that there is to say of one workload, mode and batch size.
 pub struct Sheet {
@@ -45,14 +45,14 @@ fn sheet(view: &View, mode: Mode, batch_size: usize) -> Sheet {
     let energy = timed.iter().any(|cell| cell.energy_j.is_some());
     let roofline = timed.iter().any(|cell| cell.roofline_fraction.is_some());
     let mut header =
-        vec!["contender", "median [95% CI]", "vs best", "mean", "per example", "warm-up", "1st step", "peak RSS"];
+        vec!["contender", "median [95% CI]", "vs best", "mean", "/example", "warm-up", "1st step", "peak RSS"];
     header.push("CPU");
     for (head, present) in [("GPU mem", gpu), ("GPU", gpu), ("energy", energy), ("of peak", roofline)] {
         if present {
             header.push(head);
         }
     }
-    header.push("max err.");
+    header.push("max err");
     let fastest = timed.first().and_then(|cell| cell.median_epoch_s);
     let percent = |share: Option<f64>| match share {
         Some(share) if share.is_finite() => format!("{:.0}%", share * 100.0),
@@ -80,7 +80,9 @@ fn sheet(view: &View, mode: Mode, batch_size: usize) -> Sheet {
             row.push(cell.energy_j.map_or_else(|| "–".into(), |joules| format!("{} J", units::digits(joules))));
         }
         if roofline {
-            row.push(percent(cell.roofline_fraction));
+            row.push(
+                cell.roofline_fraction.filter(|share| share.is_finite()).map_or_else(|| "–".into(), units::percent),
+            );
         }
         row.push(error(cell));
         row

@@ -60,6 +60,22 @@ pub fn times(ratio: f64) -> String {
     format!("{}×", digits(ratio))
 }
 
+/// A positive share as a percentage: `12.3%`, `0.123%`, and `<0.01%` for all that is less.
+pub fn percent(share: f64) -> String {
+    if (0.0..1e-4).contains(&share) { "<0.01%".into() } else { format!("{}%", digits(share * 100.0)) }
+}
+
+/// A rate in millions, billions or trillions of `unit` per second, whose name has the `/s`: `152 GFLOP/s`.
+pub fn per_second(rate: f64, unit: &str) -> String {
+    let (scale, prefix) = match rate {
+        // 999.5 would be shown as 1000 of the smaller unit.
+        _ if rate >= 0.9995e12 => (1e12, "T"),
+        _ if rate >= 0.9995e9 => (1e9, "G"),
+        _ => (1e6, "M"),
+    };
+    format!("{} {prefix}{unit}", digits(rate / scale))
+}
+
 /// Figures that people read without an exponent. Others are no times or ratios, but a file may say anything.
 const READABLE: std::ops::Range<f64> = 1e-6..1e15;
 
@@ -163,6 +179,12 @@ mod tests {
         assert_eq!(bytes(300 * 1024 * 1024), "300 MiB");
         assert_eq!(times(1050.4), "1,050×");
         assert_eq!(times(1.0), "1.00×");
+        for (share, expected) in [(0.123_4, "12.3%"), (1.0, "100%"), (1.4e-4, "0.0140%"), (0.99e-4, "<0.01%")] {
+            assert_eq!(percent(share), expected);
+        }
+        assert_eq!(per_second(152.4e9, "FLOP/s"), "152 GFLOP/s");
+        assert_eq!(per_second(999.6e9, "FLOP/s"), "1.00 TFLOP/s");
+        assert_eq!(per_second(12.3e6, "B/s"), "12.3 MB/s");
         assert_eq!(time_tick(2e-3), "2 ms");
         assert_eq!(time_tick(0.5), "500 ms");
         assert_eq!(time_tick(1000.0), "1,000 s");

@@ -11,7 +11,7 @@ use dpsgd_protocol::results::{DataKind, Results, Status};
 use dpsgd_report::{markdown, plots, table};
 use sample::{Contender, Sample};
 
-const ENDINGS: [&str; 5] = ["median", "median-vs-mean", "epochs", "memory", "private-ratio"];
+const ENDINGS: [&str; 6] = ["median", "median-vs-mean", "epochs", "memory", "private-ratio", "roofline"];
 
 fn plotted(results: &Results) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
@@ -214,4 +214,54 @@ fn a_table_says_when_a_warm_up_pays_off() {
     let expected = "compiled: its warm-up of 10.0 s pays off after 20 epochs at the latest (against plain)";
     assert!(table(&results).contains(expected), "{}", table(&results));
     assert!(!table(&results).contains("plain: its warm-up"));
+}
+
+#[test]
+fn the_share_of_the_peak_is_in_tables_and_plot_and_the_peak_in_caption_and_page() {
+    let results = small().results();
+    let dir = plotted(&results);
+    let fused = |mode| results.cells.iter().find(|cell| cell.strategy == "fused" && cell.mode == mode).unwrap();
+    let percent = |mode| format!("{:.1}%", fused(mode).roofline_fraction.unwrap() * 100.0);
+    let (private, plain) = (percent(Mode::Private), percent(Mode::NonPrivate));
+    let plot = svg(dir.path(), "mnist-cnn", "roofline");
+    assert!(plot.contains(&format!("{private}, plain {plain}")), "{private}, {plain}: {plot}");
+    assert!(plot.contains("164 GFLOP/s") && plot.contains("log scale"), "{plot}");
+    let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
+    assert!(page.contains("164 GFLOP/s in f32 matrix products, 21.0 GB/s from and to memory"), "{page}");
+    for text in [table(&results), markdown(&results), page] {
+        assert!(text.contains("of peak") && text.contains(&private) && text.contains(&plain), "{private}: {text}");
+    }
+}
+
+#[test]
+fn shares_that_are_all_large_are_on_a_linear_axis() {
+    let mut results = small().results();
+    results.cells.iter_mut().for_each(|cell| cell.roofline_fraction = cell.median_epoch_s.map(|_| 0.4));
+    let plot = svg(plotted(&results).path(), "mnist-cnn", "roofline");
+    assert!(!plot.contains("log scale") && plot.contains("0%") && plot.contains("100%"), "{plot}");
+}
+
+#[test]
+fn without_a_peak_there_is_no_column_for_it_and_the_plot_says_why() {
+    let mut without = small().results();
+    without.environment.calibrations.clear();
+    without.cells.iter_mut().for_each(|cell| cell.roofline_fraction = None);
+    let gpu = Sample { gpu: true, ..small() }.results();
+    for (results, why) in [(without, "peak was not measured"), (gpu, "peak of a GPU is not measured")] {
+        let dir = plotted(&results);
+        assert!(svg(dir.path(), "mnist-cnn", "roofline").contains(why), "{why}");
+        let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
+        for text in [table(&results), markdown(&results), page] {
+            assert!(!text.contains("of peak") && !text.contains("FLOP/s"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_row_with_a_time_and_no_share_is_listed() {
+    let mut results = small().results();
+    let private = |cell: &&mut dpsgd_protocol::results::Cell| cell.strategy == "fused" && cell.mode == Mode::Private;
+    results.cells.iter_mut().find(private).unwrap().roofline_fraction = Some(f64::NAN);
+    let plot = svg(plotted(&results).path(), "mnist-cnn", "roofline");
+    assert!(plot.contains("fused (batch 64): no share in the results file"), "{plot}");
 }

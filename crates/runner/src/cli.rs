@@ -49,6 +49,12 @@ pub enum Command {
     /// One job of a run's preparation, in a process of its own.
     #[command(name = "__prepare", hide = true)]
     Prepare,
+    /// Measures the machine's peak, in a process of its own.
+    #[command(name = "__calibrate", hide = true)]
+    Calibrate {
+        /// Threads at work at the same time.
+        threads: usize,
+    },
     /// Ends the workers of a runner that is gone.
     #[command(name = "__guard", hide = true)]
     Guard,
@@ -154,6 +160,12 @@ pub struct DoctorArgs {
 /// `runner list`.
 #[derive(Debug, Default, Args)]
 pub struct ListArgs {
+    /// In place of the lists, what each strategy that plans its step means to do for each workload
+    #[arg(long)]
+    pub plan: bool,
+    /// Workloads to plan for [default: all that are built in]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...", requires = "plan")]
+    pub workloads: Option<Vec<String>>,
     /// Folder that holds full data sets
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

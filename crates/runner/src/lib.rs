@@ -4,6 +4,7 @@
 //! [`cli`] is the command line, [`config`] what to measure, [`registry`] who takes part, [`setup`] what must be
 //! installed and built for that, and [`cmd`] holds one module per subcommand.
 
+pub mod calibrate;
 pub mod checkout;
 pub mod cli;
 pub mod cmd;

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Some(Command::Verify(args)) => cmd::verify::run(args),
         Some(Command::Plot(args)) => cmd::plot::run(args),
         Some(Command::Prepare) => return runner::prepare::main(),
+        Some(Command::Calibrate { threads }) => return runner::calibrate::main(*threads),
         Some(Command::Guard) => return runner::worker::guard_main(),
         None if cli.run.all => cmd::run::run(&cli.run),
         None => {

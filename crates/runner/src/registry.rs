@@ -53,6 +53,10 @@ pub struct Entry {
     /// The program is absolute, begins with one of these, or is a bare name for PATH: [`Registry::read`] has resolved a
     /// relative path against the registry's folder.
     pub start: Vec<String>,
+    /// Whether its worker, started with the further arguments `plan` and the path of a model in JSON, prints in plain
+    /// text how it would carry out a step of that model, and ends; `runner list --plan` shows it.
+    #[serde(default)]
+    pub plan: bool,
     /// Environment variables of the worker.
     #[serde(default)]
     pub env: BTreeMap<String, String>,

@@ -74,9 +74,14 @@ impl Run {
         output
     }
 
-    /// The rows of the results file, which is complete at any time.
+    /// The results file, which is complete at any time.
+    fn results(&self) -> Results {
+        Results::load(&self.file("out").join("results.json")).unwrap()
+    }
+
+    /// Its rows.
     fn rows(&self) -> Vec<Cell> {
-        Results::load(&self.file("out").join("results.json")).unwrap().cells
+        self.results().cells
     }
 
     /// Starts a run one of whose contenders has the fault `hang-on=N:FILE`, and returns when it hangs.
@@ -145,11 +150,13 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
                 let epochs: Vec<usize> = row.processes.iter().map(|process| process.epochs_s.len()).collect();
                 assert_eq!(epochs, [EPOCHS; PROCESSES], "{name}");
                 assert!(row.median_epoch_s.unwrap() > 0.0);
+                assert!(row.roofline_fraction.is_some_and(|fraction| fraction > 0.0), "{name}");
             }
             _ => {
                 let given = row.reason.as_deref().unwrap();
                 assert!(given.contains(reason) && !given.is_empty() && !given.contains('\n'), "{name}: {given}");
                 assert_eq!((row.median_epoch_s, row.processes.len()), (None, 0), "{name}");
+                assert_eq!(row.roofline_fraction, None, "{name}");
             }
         }
     }
@@ -169,19 +176,30 @@ fn no_worker_survives_a_runner_killed_by_sigkill_and_the_run_can_be_resumed() {
     wait_for("no worker is left", Duration::from_secs(5), || processes_of(&run.marker).is_empty());
     wait_for("the guard has ended", Duration::from_secs(5), || !is_alive(guard));
 
-    let before = run.rows();
+    let before = run.results();
+    let at_first = before.environment.calibrations;
+    assert_eq!(at_first.len(), 1);
+    let before = before.cells;
     let kept = row(&before, "sleeper").processes.clone();
     assert_eq!(kept.len(), 1);
     assert!(!row(&before, "good").processes.is_empty());
 
     let output = run.carry_out(&["--resume"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let rows = run.rows();
+    let results = run.results();
     for name in ["good", "sleeper"] {
-        let row = row(&rows, name);
+        let row = row(&results.cells, name);
         assert_eq!((row.status, row.processes.len()), (Status::Ok, PROCESSES), "{name}: {:?}", row.reason);
+        assert!(row.roofline_fraction.is_some_and(|fraction| fraction > 0.0), "{name}");
     }
-    assert_eq!(row(&rows, "sleeper").processes[..1], kept);
+    assert_eq!(row(&results.cells, "sleeper").processes[..1], kept);
+    // Two more, before and after what was left, beside the one of before.
+    let calibrations = &results.environment.calibrations;
+    assert_eq!((calibrations.len(), &calibrations[..1]), (3, &at_first[..]));
+
+    // Nothing is left to measure: not the machine's peak either.
+    assert_eq!(run.carry_out(&["--resume"]).status.code(), Some(0));
+    assert_eq!(run.results(), results);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod mean;
 mod median;
 mod memory;
 mod ratio;
+mod roofline;
 
 use dpsgd_core::Mode;
 use dpsgd_protocol::results::Cell;
@@ -21,12 +22,13 @@ pub struct Chart {
 }
 
 /// Every plot, in the order shown.
-pub const CHARTS: [Chart; 5] = [
+pub const CHARTS: [Chart; 6] = [
     Chart { name: "median", draw: median::draw },
     Chart { name: "median-vs-mean", draw: mean::draw },
     Chart { name: "epochs", draw: epochs::draw },
     Chart { name: "memory", draw: memory::draw },
     Chart { name: "private-ratio", draw: ratio::draw },
+    Chart { name: "roofline", draw: roofline::draw },
 ];
 
 const NOTHING: &str = "No contender has a time that counts.";

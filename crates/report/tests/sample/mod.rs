@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dpsgd_core::{Description, Mode};
 use dpsgd_protocol::results::{
-    Cell, DataKind, Environment, ProcessRun, Results, RunConfig, SCHEMA_VERSION, Status, Verification,
+    Calibration, Cell, DataKind, Environment, ProcessRun, Results, RunConfig, SCHEMA_VERSION, Status, Verification,
 };
 use dpsgd_stats as stats;
 use rand::{Rng, RngExt, SeedableRng};
@@ -126,6 +126,8 @@ impl Sample {
             memory_bytes: 24 << 30,
             gpus: if self.gpu { vec!["Made-up GPU".into()] } else { Vec::new() },
             contenders: self.contenders.iter().map(|contender| self.describe(contender)).collect(),
+            // Of a GPU there is none.
+            calibrations: if self.gpu { Vec::new() } else { vec![calibration(1.5e11), calibration(1.64e11)] },
         }
     }
 
@@ -195,7 +197,10 @@ impl Sample {
             gpu_peak_bytes: processes.iter().filter_map(|p| p.gpu_peak_bytes).max(),
             gpu_utilization: None,
             energy_j: None,
-            roofline_fraction: None,
+            // Of a made-up workload of 1.5 MFLOP for each example, on the second of the calibrations.
+            roofline_fraction: median_epoch_s
+                .filter(|_| !self.gpu)
+                .map(|s| (4096.0 * 1.5e6 * scale / s / 1.64e11).min(0.97)),
             warnings: if ok && contender.warm_up_s > 5.0 {
                 vec!["spread of 31%: use more --processes".into()]
             } else {
@@ -227,6 +232,17 @@ impl Sample {
             energy_j: None,
             non_finite_examples: 0,
         }
+    }
+}
+
+fn calibration(flops_per_s: f64) -> Calibration {
+    Calibration {
+        taken: "2026-11-24T03:20:00Z".into(),
+        threads: 2,
+        flops_per_s,
+        matrix_size: 768,
+        bytes_per_s: 2.1e10,
+        triad_bytes: 384 << 20,
     }
 }
 

@@ -152,8 +152,7 @@ fn worker(host: &Host, package: &str) -> Finding {
             false => missing("worker", format!("no {}: `cargo build --release -p {package}`", file.display())),
         };
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(Into::into);
-    let file = target.unwrap_or_else(|| host.checkout.root().join("target")).join("release").join(package);
+    let file = crate::setup::release_executable(host, package);
     match file.is_file() {
         true => ok("worker", file.display().to_string()),
         false => absent("worker", format!("{package} not built yet: `runner setup`, or the first run, builds it")),

@@ -1,19 +1,23 @@
-//! `runner list`: who can take part, on what, and which configs there are. Installs and builds nothing.
+//! `runner list`: who can take part, on what, and which configs there are; or, with `--plan`, what the strategies mean to
+//! do. Installs and builds nothing.
 
 use std::path::Path;
 
-use super::Outcome;
+use super::{Outcome, plans};
 use crate::checkout::Checkout;
 use crate::cli::{EXIT_OK, ListArgs};
 use crate::config::{Workload, built_in_workloads, check_data_folder, read_registry};
 use crate::registry::{Entry, Environment, Registry};
 use crate::setup::{Host, libtorch};
 
-/// Prints the lists.
+/// Prints the lists, or the plans.
 pub fn run(args: &ListArgs) -> Outcome {
     let registry = read_registry(args.places.registry.as_deref())?;
     check_data_folder(args.data.as_deref())?;
     let host = Host::of(&args.places)?;
+    if args.plan {
+        return plans::run(&host, &registry, args.workloads.as_deref());
+    }
     println!("Strategies ({}):", registry.path().display());
     strategies(&host, &registry);
     println!("\nWorkloads:");

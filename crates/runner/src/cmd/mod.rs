@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod list;
+mod plans;
 pub mod plot;
 pub mod run;
 pub mod setup;

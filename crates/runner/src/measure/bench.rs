@@ -40,16 +40,21 @@ impl Bench<'_> {
         }
         let launcher =
             self.toolbox.launcher(&contender.strategy).map_err(|missing| unavailable(missing.to_string()))?;
-        let mut cpus = usable_cpus();
-        cpus.truncate(self.config.threads);
         Ok(Launch {
             program: launcher.program.clone(),
             args: launcher.args.clone(),
             env: launcher.env.clone().into_iter().collect(),
-            cpus,
+            cpus: self.cpus(),
             threads: self.config.threads,
             log,
         })
+    }
+
+    /// The logical processors that every contender is confined to: one per thread.
+    pub fn cpus(&self) -> Vec<usize> {
+        let mut cpus = usable_cpus();
+        cpus.truncate(self.config.threads);
+        cpus
     }
 
     /// Where and how `contender` runs.

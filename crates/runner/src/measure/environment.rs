@@ -12,7 +12,7 @@ use crate::checkout::Checkout;
 pub fn environment(started: Timestamp) -> Environment {
     let machine = dpsgd_meter::machine();
     Environment {
-        started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        started: utc(started),
         version: env!("CARGO_PKG_VERSION").into(),
         commit: Checkout::find().and_then(|checkout| commit(checkout.root())),
         os: machine.os,
@@ -22,7 +22,13 @@ pub fn environment(started: Timestamp) -> Environment {
         memory_bytes: machine.memory_bytes,
         gpus: machine.gpus,
         contenders: Vec::new(),
+        calibrations: Vec::new(),
     }
+}
+
+/// A moment as results files have it: UTC, RFC 3339, whole seconds.
+pub fn utc(moment: Timestamp) -> String {
+    moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A folder name for a run without `--out`: `<UTC time>-<machine>`.

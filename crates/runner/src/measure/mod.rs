@@ -9,15 +9,17 @@ pub mod environment;
 pub mod plan;
 mod process;
 pub mod progress;
+mod roofline;
 mod rows;
 mod summary;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use dpsgd_core::{Description, Mode};
+use dpsgd_core::{Description, Device, Mode};
 use dpsgd_protocol::results::{Cell, DataKind, Environment, ProcessRun, Results, ResultsError, Verification};
 
+use crate::calibrate::{CalibrationError, calibrate};
 use crate::config::Workload;
 use crate::prepare::{self, DATASET_FILE, DataJob, PARAMS_FILE, PrepareError, PreparedData, schedule_file};
 use crate::registry::Contender;
@@ -231,6 +233,9 @@ impl<'a> Run<'a> {
         let left = |cell: &PlannedCell<'_>| config.processes - self.rows.rounds_done(cell);
         let processes: usize = cells.iter().filter(|cell| self.is_pending(cell)).map(left).sum();
         let mut progress = Progress::new((processes * config.epochs) as u64);
+        if processes > 0 {
+            self.calibrate(&mut progress)?;
+        }
         for round in 0..config.processes {
             for position in plan::order_of_round(cells.len(), config.seed, round) {
                 let cell = &cells[position];
@@ -247,8 +252,33 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        if processes > 0 {
+            self.calibrate(&mut progress)?;
+        }
         progress.finish();
         Ok(())
+    }
+
+    /// Measures the machine's peak. Done before the first process and after the last, because the machine may be slower
+    /// for a while; the larger counts.
+    fn calibrate(&mut self, progress: &mut Progress) -> Result<(), RunError> {
+        let config = self.bench.config;
+        if config.device != Device::Cpu {
+            return Ok(());
+        }
+        progress.now("measuring the machine's peak");
+        match calibrate(&self.bench.cpus(), config.threads, self.bench.guard) {
+            Ok(calibration) => {
+                let (flops, bytes) = (calibration.flops_per_s / 1e9, calibration.bytes_per_s / 1e9);
+                progress.line(&format!("the machine's peak: {flops:.1} GFLOP/s, {bytes:.1} GB/s"));
+                self.rows.add_calibration(calibration);
+            }
+            Err(CalibrationError::Interrupted) => return Err(self.interrupted()),
+            Err(CalibrationError::Failed(reason)) => progress.line(&format!(
+                "warning: the machine's peak was not measured ({reason}): rows get no roofline_fraction from it"
+            )),
+        }
+        self.rows.save(&self.cells).map_err(RunError::from)
     }
 
     fn measure_process(

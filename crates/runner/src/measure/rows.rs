@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use dpsgd_core::Description;
 use dpsgd_protocol::results::{
-    Cell, DataKind, Environment, ProcessRun, Results, ResultsError, RunConfig, SCHEMA_VERSION, Status, Verification,
+    Calibration, Cell, DataKind, Environment, ProcessRun, Results, ResultsError, RunConfig, SCHEMA_VERSION, Status,
+    Verification,
 };
 
 use super::plan::PlannedCell;
+use super::roofline;
 use super::summary::summarize;
 use crate::out::RESULTS_FILE;
 use crate::worker::WorkerError;
@@ -109,6 +111,11 @@ impl Rows {
         }
     }
 
+    /// Remembers what the machine could do, beside what it could at other times of this run.
+    pub fn add_calibration(&mut self, calibration: Calibration) {
+        self.results.environment.calibrations.push(calibration);
+    }
+
     /// The row of `cell`, made if there is none.
     pub fn row(&mut self, cell: &PlannedCell<'_>, data: DataKind, examples_per_epoch: usize) -> &mut Cell {
         let position = self.find(cell).unwrap_or_else(|| {
@@ -119,10 +126,11 @@ impl Rows {
         &mut self.results.cells[position]
     }
 
-    /// Puts the rows in the order of `cells` and writes the file.
+    /// Puts the rows in the order of `cells`, fills what depends on the machine's peak, and writes the file.
     pub fn save(&mut self, cells: &[PlannedCell<'_>]) -> Result<(), ResultsError> {
         let place = |row: &Cell| cells.iter().position(|cell| is_row_of(row, cell)).unwrap_or(cells.len());
         self.results.cells.sort_by_key(place);
+        roofline::fill(&mut self.results);
         self.results.save(&self.file)
     }
 

@@ -65,6 +65,27 @@ impl Toolbox {
         Toolbox { launchers: wanted.iter().map(|entry| (entry.name.clone(), launcher(entry))).collect() }
     }
 
+    /// How to start the worker of `entry` as it is now; nothing is installed or built. The reason names what would do so.
+    pub fn as_it_is(host: &Host, entry: &Entry) -> Result<Launcher, Unavailable> {
+        let libtorch = match entry.environment {
+            Environment::None => None,
+            Environment::Libtorch => libtorch::find(host).map_err(Unavailable)?.map(|found| found.path),
+        };
+        let folder = match (&host.workers, package(entry)) {
+            (Some(folder), _) => Some(folder.clone()),
+            (None, None) => None,
+            (None, Some(package)) => {
+                let executable = release_executable(host, package);
+                if !executable.is_file() {
+                    let fix = format!("`runner setup --strategies {}` builds it", entry.name);
+                    return Err(Unavailable(format!("{package} is not built yet: {fix}")));
+                }
+                executable.parent().map(Path::to_path_buf)
+            }
+        };
+        launcher(host, entry, folder.as_deref(), libtorch.as_deref())
+    }
+
     /// How to start the worker of a strategy, or why that can't be done.
     pub fn launcher(&self, strategy: &str) -> Result<&Launcher, Unavailable> {
         match self.launchers.get(strategy) {
@@ -72,6 +93,12 @@ impl Toolbox {
             None => Err(Unavailable(format!("strategy `{strategy}` was not prepared"))),
         }
     }
+}
+
+/// Where cargo puts the executable of a package of this workspace.
+pub fn release_executable(host: &Host, package: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| host.checkout.root().join("target")).join("release").join(package)
 }
 
 /// The package to build for a strategy.

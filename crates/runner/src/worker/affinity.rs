@@ -12,13 +12,13 @@ pub fn usable_cpus() -> Vec<usize> {
 }
 
 /// Confines the calling thread, and so the processes that it spawns, to some processors until dropped.
-pub(super) struct Confined {
+pub(crate) struct Confined {
     before: Option<CpuSet>,
 }
 
 impl Confined {
     /// Confines to `cpus`; an empty list changes nothing. Fails with one line if the system refuses.
-    pub(super) fn to(cpus: &[usize]) -> Result<Confined, String> {
+    pub(crate) fn to(cpus: &[usize]) -> Result<Confined, String> {
         if cpus.is_empty() {
             return Ok(Confined { before: None });
         }

@@ -27,12 +27,12 @@ use dpsgd_protocol::results::Status;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use affinity::Confined;
 use log::Log;
 use oom::OomKills;
 use processes::{Marks, TOKEN, end_all};
 use replies::Answer;
 
+pub(crate) use affinity::Confined;
 pub use affinity::usable_cpus;
 pub use error::WorkerError;
 pub use guard::{GUARD_COMMAND, Guard, guard_main};
