@@ -5,7 +5,8 @@ mod affine;
 mod describe;
 mod lstm;
 
-pub use affine::{Affine, Phase};
+pub use affine::{Affine, Phase, RowGroup};
+pub use describe::{Choice, PlanText, Scratch, Tiles};
 pub use lstm::Lstm;
 
 use std::ops::Range;
@@ -248,8 +249,7 @@ struct Builder {
     operations: Vec<Operation>,
     grids: Vec<Grid>,
     relus: Vec<bool>,
-    values: Vec<Margins>,
-    gradients: Vec<Margins>,
+    margins: Vec<Margins>,
     grid: Grid,
     time: Option<usize>,
     parameters: usize,
@@ -268,8 +268,7 @@ impl Builder {
             operations: Vec::new(),
             grids: vec![grid],
             relus: vec![false],
-            values: vec![Margins::default()],
-            gradients: vec![Margins::default()],
+            margins: vec![Margins::default()],
             grid,
             time,
             parameters: 0,
@@ -283,8 +282,7 @@ impl Builder {
         self.operations.push(operation);
         self.grids.push(grid);
         self.relus.push(relu);
-        self.values.push(Margins::default());
-        self.gradients.push(Margins::default());
+        self.margins.push(Margins::default());
         self.grid = grid;
     }
 
@@ -315,10 +313,8 @@ impl Builder {
         let kind = TensorKind::Weight { panels, inputs: self.grid.c, taps, first_row: 0 };
         self.tensors.push(TensorMap { kind, start });
         self.tensors.push(TensorMap { kind: TensorKind::Bias { panels }, start });
-        *self.values.last_mut().expect("an edge") = affine.value_margins();
-        let gradient = affine.gradient_margins();
+        *self.margins.last_mut().expect("an edge") = affine.value_margins();
         self.push(Operation::Affine(affine), output, relu);
-        *self.gradients.last_mut().expect("an edge") = gradient;
     }
 
     fn pool(&mut self, layer: usize, pooling: Pooling, window: Window) {
@@ -353,8 +349,8 @@ impl Builder {
     fn finish(mut self, loss: Loss, outputs: usize) -> Plan {
         let edges: Vec<Edge> = (0..self.grids.len())
             .map(|i| Edge {
-                value: Frame::new(self.grids[i], self.values[i]),
-                gradient: Frame::new(self.grids[i], self.gradients[i]),
+                value: Frame::new(self.grids[i], self.margins[i]),
+                gradient: Frame::new(self.grids[i], Margins::default()),
                 relu: self.relus[i],
             })
             .collect();
