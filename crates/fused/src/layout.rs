@@ -118,13 +118,43 @@ impl<'a> RowsRef<'a> {
     }
 }
 
-/// A run of inputs that a row reads: `len` numbers from `offset` on, counted from the row's first input.
+/// A run of inputs that a row reads: `len` numbers from `offset` on, counted from the row's first input, and the weights
+/// that they are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Where it begins.
     pub offset: u32,
     /// How many numbers.
     pub len: u32,
+    /// The row of the weights' panels that belongs to the first.
+    pub weight: u32,
+}
+
+impl Segment {
+    /// The first `len` numbers and weights.
+    pub fn first(len: usize) -> Self {
+        Segment { offset: 0, len: offset(len), weight: 0 }
+    }
+}
+
+/// Segments that follow one another without a gap, in the inputs and in the weights, as one.
+pub fn joined(segments: impl IntoIterator<Item = Segment>) -> Vec<Segment> {
+    let mut joined: Vec<Segment> = Vec::new();
+    for segment in segments {
+        match joined.last_mut() {
+            Some(last) if (last.offset + last.len, last.weight + last.len) == (segment.offset, segment.weight) => {
+                last.len += segment.len;
+            }
+            _ => joined.push(segment),
+        }
+    }
+    joined
+}
+
+/// An offset within a block. Blocks are a few megabytes; a single example would have to have four thousand million
+/// numbers for it not to fit.
+pub fn offset(offset: usize) -> u32 {
+    u32::try_from(offset).expect("a block of examples has fewer than 2^32 numbers")
 }
 
 /// One position at which an affine map was applied: offsets of its first input and its first output gradient.

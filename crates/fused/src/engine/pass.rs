@@ -40,17 +40,19 @@ pub fn forward<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
         match operation {
             Operation::Affine(affine) => {
                 let finish = if to.relu { Finish::Relu } else { Finish::Store };
-                context.isa.dispatch(Product {
-                    inputs: input,
-                    rows: affine.forward.first(examples * affine.positions_per_example()),
-                    segments: &affine.segments,
-                    weights: &context.theta[affine.parameters.start..],
-                    panels: affine.panels,
-                    first_row: 0,
-                    start: Start::Bias,
-                    finish,
-                    outputs: output,
-                });
+                for group in &affine.forward {
+                    context.isa.dispatch(Product {
+                        inputs: input,
+                        rows: group.rows.first(examples * group.pixels),
+                        segments: &group.segments,
+                        weights: &context.theta[affine.parameters.start..],
+                        panels: affine.panels,
+                        first_row: 0,
+                        start: Start::Bias,
+                        finish,
+                        outputs: output,
+                    });
+                }
             }
             Operation::Pool { pooling, window, .. } => context.isa.dispatch(Pool {
                 pooling: *pooling,
@@ -154,17 +156,19 @@ fn affine_backward<I: Isa>(
     input_gradient: &mut [f32],
 ) {
     for phase in &affine.backward {
-        context.isa.dispatch(Product {
-            inputs: output_gradient,
-            rows: phase.rows.first(examples * phase.inputs),
-            segments: &phase.segments,
-            weights: &context.transposed[base + phase.start..],
-            panels: phase.panels,
-            first_row: 0,
-            start: Start::Zero,
-            finish: if relu { Finish::Mask(input) } else { Finish::Store },
-            outputs: input_gradient,
-        });
+        for group in &phase.groups {
+            context.isa.dispatch(Product {
+                inputs: output_gradient,
+                rows: group.rows.first(examples * group.pixels),
+                segments: &group.segments,
+                weights: &context.transposed[base + phase.start..],
+                panels: phase.panels,
+                first_row: 0,
+                start: Start::Zero,
+                finish: if relu { Finish::Mask(input) } else { Finish::Store },
+                outputs: input_gradient,
+            });
+        }
     }
 }
 

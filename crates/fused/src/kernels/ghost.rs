@@ -37,7 +37,7 @@ impl Kernel for GhostNorm<'_> {
             assert!(position.gradient as usize + self.outputs <= self.output_gradients.len(), "gradients of outputs");
         }
         let bias = if self.bias { 1.0 } else { 0.0 };
-        let all = [Segment { offset: 0, len: self.outputs as u32 }];
+        let all = [Segment::first(self.outputs)];
         let mut norm = 0.0;
         for (t, position) in self.positions.iter().enumerate() {
             for (group, others) in self.positions[t..].chunks(TOGETHER).enumerate() {

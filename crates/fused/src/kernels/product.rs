@@ -38,13 +38,13 @@ pub struct Product<'a> {
     pub inputs: &'a [f32],
     /// Where each row's inputs, outputs and mask begin.
     pub rows: RowsRef<'a>,
-    /// Which inputs of a row are multiplied, in the order of the weights' rows.
+    /// Which inputs of a row are multiplied, and by which weights.
     pub segments: &'a [Segment],
     /// The panels, followed by [`SLACK`] readable numbers.
     pub weights: &'a [f32],
     /// How they are cut.
     pub panels: Panels,
-    /// The first row of the panels that is used.
+    /// The row of the panels that segments count from.
     pub first_row: usize,
     /// See [`Start`].
     pub start: Start,
@@ -58,11 +58,11 @@ impl Product<'_> {
     fn check(&self) {
         let last = self.rows.last();
         let reach = self.segments.iter().map(|segment| segment.offset as usize + segment.len as usize).max();
-        let depth: usize = self.segments.iter().map(|segment| segment.len as usize).sum();
+        let depth = self.segments.iter().map(|segment| segment.weight as usize + segment.len as usize).max();
         let outputs = self.panels.outputs;
         assert!(last.input as usize + reach.unwrap_or(0) <= self.inputs.len(), "inputs out of bounds");
         assert!(last.output as usize + outputs <= self.outputs.len(), "outputs out of bounds");
-        assert!(self.first_row + depth <= self.panels.depth, "more inputs than weights");
+        assert!(self.first_row + depth.unwrap_or(0) <= self.panels.depth, "more inputs than weights");
         assert!(self.panels.len() + SLACK <= self.weights.len(), "weights out of bounds");
         if let Finish::Mask(mask) = self.finish {
             assert!(last.mask as usize + outputs <= mask.len(), "mask out of bounds");
@@ -192,8 +192,9 @@ unsafe fn tile<I: Isa, const R: usize, const V: usize>(
         for r in 0..R {
             inputs[r] = inputs[r].add(rows.get_unchecked(r).input as usize);
         }
-        let mut weight = start.add(product.first_row * width);
+        let start = start.add(product.first_row * width);
         for segment in product.segments {
+            let mut weight = start.add(segment.weight as usize * width);
             let end = segment.offset as usize + segment.len as usize;
             for k in segment.offset as usize..end {
                 let mut factors = [isa.splat(0.0); V];

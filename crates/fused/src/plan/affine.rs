@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Edge, Method};
 use crate::kernels::Window;
-use crate::layout::{Frame, Grid, Margins, Panels, Position, Row, Rows, Segment};
+use crate::layout::{Frame, Grid, Margins, Panels, Position, Row, Rows, Segment, joined, offset};
 
 /// y = W x + b at every position of a window.
 pub struct Affine {
@@ -26,9 +26,9 @@ pub struct Affine {
     pub parameters: Range<usize>,
     /// How per-example gradients are normed and summed.
     pub method: Method,
-    /// Rows of the forward product: block's examples, then positions.
-    pub forward: Rows,
-    /// The window, as the runs of numbers it is.
+    /// The forward products.
+    pub forward: Vec<RowGroup>,
+    /// The window, padding included, as the runs of numbers that it is.
     pub segments: Vec<Segment>,
     /// Where each input of a window lies.
     pub columns: Vec<u32>,
@@ -41,22 +41,60 @@ pub struct Affine {
     needs_input_gradient: bool,
 }
 
+/// Rows of a product that use the same part of the kernel.
+///
+/// At the border of an image part of the kernel lies outside. What lies there is 0: it is left out rather than multiplied,
+/// and rows are grouped by what is left.
+pub struct RowGroup {
+    /// The block's examples, then the group's pixels.
+    pub rows: Rows,
+    /// Rows per example.
+    pub pixels: usize,
+    /// One per kernel row.
+    pub segments: Vec<Segment>,
+}
+
 /// The inputs whose gradient takes the same kernel positions: with stride s, every s-th.
 ///
 /// An input at y (counted from the padding's edge) gets gradient from outputs (y - k) / s over those kernel rows k for
-/// which that is whole; for each phase y mod s that is a stride-1 convolution of the output gradient (with zeros around
-/// it) by a part of the kernel, turned around.
+/// which that is whole; for each phase y mod s that is a stride-1 convolution of the output gradient by a part of the
+/// kernel, turned around.
 pub struct Phase {
-    /// Rows of the product: the block's examples, then the phase's inputs.
-    pub rows: Rows,
-    /// Rows per example.
-    pub inputs: usize,
-    /// One per kernel row, last first.
-    pub segments: Vec<Segment>,
+    /// The phase's inputs, by which outputs there are.
+    pub groups: Vec<RowGroup>,
     /// How the transposed weights are cut: rows over kernel h, kernel w (each last first), output channel.
     pub panels: Panels,
     /// Where they begin among the layer's transposed weights.
     pub start: usize,
+}
+
+/// Kernel positions of which a pixel uses some: which ones, along height and width.
+type Taps = (Range<usize>, Range<usize>);
+
+/// Groups the pixels of an image by the taps they use. `row` gives a pixel's row for an example, `segment` the run of a
+/// kernel row.
+fn grouped(
+    pixels: impl Iterator<Item = (usize, usize, Taps)>,
+    block: usize,
+    row: impl Fn(usize, usize, usize, &Taps) -> Row,
+    segment: impl Fn(usize, &Taps) -> Segment,
+) -> Vec<RowGroup> {
+    let mut groups: Vec<(Taps, Vec<(usize, usize)>)> = Vec::new();
+    for (y, x, mut taps) in pixels {
+        if taps.0.is_empty() || taps.1.is_empty() {
+            taps = (0..0, 0..0);
+        }
+        match groups.iter_mut().find(|(known, _)| *known == taps) {
+            Some((_, pixels)) => pixels.push((y, x)),
+            None => groups.push((taps, vec![(y, x)])),
+        }
+    }
+    let group = |(taps, pixels): (Taps, Vec<(usize, usize)>)| {
+        let rows = (0..block).flat_map(|example| pixels.iter().map(move |(y, x)| (example, *y, *x)));
+        let rows = rows.map(|(example, y, x)| row(example, y, x, &taps)).collect();
+        RowGroup { rows, pixels: pixels.len(), segments: joined(taps.0.clone().map(|y| segment(y, &taps))) }
+    };
+    groups.into_iter().map(group).collect()
 }
 
 /// The kernel positions k = rest, rest + step, ... below `size`.
@@ -95,7 +133,7 @@ impl Affine {
             panels,
             parameters: first_parameter..first_parameter + panels.len(),
             method: Method::cheapest(output.pixels(), depth, outputs),
-            forward: Rows::default(),
+            forward: Vec::new(),
             segments: Vec::new(),
             columns: Vec::new(),
             positions: Vec::new(),
@@ -111,48 +149,52 @@ impl Affine {
         Margins { top: h, bottom: h, left: w, right: w }
     }
 
-    /// Zeros that the output's gradients must have around them, for [`Phase`]'s products to read.
-    pub fn gradient_margins(&self) -> Margins {
-        if !self.needs_input_gradient {
-            return Margins::default();
-        }
-        let Window { h, w, step_h, step_w } = self.window;
-        let (top, bottom) = margin(self.input.h, self.padding.0, h, step_h, self.output.h);
-        let (left, right) = margin(self.input.w, self.padding.1, w, step_w, self.output.w);
-        Margins { top, bottom, left, right }
-    }
-
     /// Makes the tables for these frames and blocks of `block` examples.
     pub fn place(&mut self, input: &Edge, output: &Edge, block: usize) {
         let Window { h, w, step_h, step_w } = self.window;
-        // A window begins in the padding, which is the frame's margin.
-        let corner = |y: usize, x: usize| y * step_h * input.value.row + x * step_w * input.value.grid.c;
-        let (from, to) = (input.value, output.value);
+        let (from, to, c) = (input.value, output.value, self.input.c);
         assert_eq!((from.top, from.left), self.padding, "the frame has this layer's padding");
-        let pixels = move |grid: Grid| (0..grid.h).flat_map(move |y| (0..grid.w).map(move |x| (y, x)));
-        let all = |grid: Grid| (0..block).flat_map(move |example| pixels(grid).map(move |(y, x)| (example, y, x)));
-        self.forward = all(self.output)
-            .map(|(example, y, x)| Row {
+        // A window begins in the padding, which is the frame's margin.
+        let corner = move |y: usize, x: usize| y * step_h * from.row + x * step_w * c;
+        // The kernel positions that lie in the image.
+        let inside = |at: usize, padding: usize, step: usize, window: usize, size: usize| {
+            let start = at * step;
+            padding.saturating_sub(start)..(size + padding).saturating_sub(start).min(window)
+        };
+        let taps_y: Vec<_> =
+            (0..self.output.h).map(|y| inside(y, self.padding.0, step_h, h, self.input.h)).collect();
+        let taps_x: Vec<_> =
+            (0..self.output.w).map(|x| inside(x, self.padding.1, step_w, w, self.input.w)).collect();
+        self.forward = grouped(
+            pixels(self.output).map(|(y, x)| (y, x, (taps_y[y].clone(), taps_x[x].clone()))),
+            block,
+            |example, y, x, _| Row {
                 input: offset(example * from.example + corner(y, x)),
                 output: offset(example * to.example + to.at(y, x)),
                 mask: 0,
-            })
-            .collect();
-        self.positions = all(self.output)
+            },
+            |y, (_, xs)| Segment {
+                offset: offset(y * from.row + xs.start * c),
+                len: offset(xs.len() * c),
+                weight: offset((y * w + xs.start) * c),
+            },
+        );
+        self.positions = (0..block)
+            .flat_map(|example| pixels(self.output).map(move |(y, x)| (example, y, x)))
             .map(|(example, y, x)| Position {
                 input: offset(example * from.example + corner(y, x)),
                 gradient: offset(example * output.gradient.example + output.gradient.at(y, x)),
             })
             .collect();
-        let row = w * self.input.c;
-        self.segments = (0..h).map(|y| Segment { offset: offset(y * from.row), len: offset(row) }).collect();
-        self.segments = joined(&self.segments);
-        self.columns = (0..h).flat_map(|y| (0..row).map(move |k| offset(y * from.row + k))).collect();
+        let kernel_row =
+            |y: usize| Segment { offset: offset(y * from.row), len: offset(w * c), weight: offset(y * w * c) };
+        self.segments = joined((0..h).map(kernel_row));
+        self.columns = (0..h).flat_map(|y| (0..w * c).map(move |k| offset(y * from.row + k))).collect();
         if self.needs_input_gradient {
-            let phases = (0..step_h).flat_map(|y| (0..step_w).map(move |x| (y, x)));
-            let phases: Vec<_> = phases.collect();
-            for (rest_y, rest_x) in phases {
-                self.phase(rest_y, rest_x, input, output.gradient, block);
+            for (rest_y, rest_x) in (0..step_h).flat_map(|y| (0..step_w).map(move |x| (y, x))) {
+                if self.phase_exists(rest_y, rest_x) {
+                    self.phase(rest_y, rest_x, input, output.gradient, block);
+                }
             }
         }
     }
@@ -160,36 +202,48 @@ impl Affine {
     fn phase(&mut self, rest_y: usize, rest_x: usize, input: &Edge, output: Frame, block: usize) {
         let Window { h, w, step_h, step_w } = self.window;
         let (taps_y, taps_x) = (taps(rest_y, step_h, h), taps(rest_x, step_w, w));
+        // An input with the place `last` of the last output that it could give to, last = (input + padding - rest) / step,
+        // gets from the outputs last - (taps - 1) to last. Tap t, counted from the first of these, is used if it is an
+        // output.
+        let used = |last: usize, taps: usize, outputs: usize| {
+            (taps - 1).saturating_sub(last)..(outputs + taps - 1).saturating_sub(last).min(taps)
+        };
         let of_phase = |size: usize, padding: usize, step: usize, rest: usize| {
             (0..size).filter(move |at| (at + padding) % step == rest).map(move |at| (at, (at + padding - rest) / step))
         };
-        let ys: Vec<_> = of_phase(self.input.h, self.padding.0, step_h, rest_y).collect();
-        let xs: Vec<_> = of_phase(self.input.w, self.padding.1, step_w, rest_x).collect();
-        // Inputs that no window touches keep a gradient of 0.
-        if taps_y * taps_x * ys.len() * xs.len() == 0 {
-            return;
-        }
-        let rows = (0..block).flat_map(|example| {
-            let (ys, xs) = (&ys, &xs);
-            ys.iter().flat_map(move |y| xs.iter().map(move |x| (example, *y, *x)))
+        let (ys, xs): (Vec<_>, Vec<_>) = (
+            of_phase(self.input.h, self.padding.0, step_h, rest_y).collect(),
+            of_phase(self.input.w, self.padding.1, step_w, rest_x).collect(),
+        );
+        let (height, width) = (self.output.h, self.output.w);
+        let (padding, c) = (self.padding, self.output.c);
+        let last_y = move |y: usize| (y + padding.0 - rest_y) / step_h;
+        let last_x = move |x: usize| (x + padding.1 - rest_x) / step_w;
+        let inputs = ys.iter().flat_map(|(y, last_y)| {
+            xs.iter().map(move |(x, last_x)| (*y, *x, (used(*last_y, taps_y, height), used(*last_x, taps_x, width))))
         });
-        // The first output that gives to an input: (input + padding - rest) / step - (taps - 1), perhaps in the margin.
-        let rows = rows.map(|(example, (y, from_y), (x, from_x))| Row {
-            input: offset(
-                example * output.example
-                    + (output.top + from_y - (taps_y - 1)) * output.row
-                    + (output.left + from_x - (taps_x - 1)) * output.grid.c,
-            ),
-            output: offset(example * input.gradient.example + input.gradient.at(y, x)),
-            mask: offset(example * input.value.example + input.value.at(y, x)),
-        });
-        let rows: Rows = rows.collect();
-        let run = taps_x * self.output.c;
-        let segments: Vec<_> =
-            (0..taps_y).map(|tap| Segment { offset: offset(tap * output.row), len: offset(run) }).collect();
-        let panels = Panels { depth: taps_y * run, outputs: self.input.c };
-        let inputs = ys.len() * xs.len();
-        self.backward.push(Phase { rows, inputs, segments: joined(&segments), panels, start: self.transposed });
+        let groups = grouped(
+            inputs,
+            block,
+            |example, y, x, (ys, xs)| {
+                let first = match ys.is_empty() {
+                    true => 0,
+                    false => output.at(last_y(y) + ys.start + 1 - taps_y, last_x(x) + xs.start + 1 - taps_x),
+                };
+                Row {
+                    input: offset(example * output.example + first),
+                    output: offset(example * input.gradient.example + input.gradient.at(y, x)),
+                    mask: offset(example * input.value.example + input.value.at(y, x)),
+                }
+            },
+            |y, (ys, xs)| Segment {
+                offset: offset((y - ys.start) * output.row),
+                len: offset(xs.len() * c),
+                weight: offset((y * taps_x + xs.start) * c),
+            },
+        );
+        let panels = Panels { depth: taps_y * taps_x * c, outputs: self.input.c };
+        self.backward.push(Phase { groups, panels, start: self.transposed });
         self.transposed += panels.len();
     }
 
@@ -230,37 +284,9 @@ impl Affine {
     }
 }
 
-/// The zeros before and after a row of output gradients that its inputs' gradients read.
-fn margin(size: usize, padding: usize, window: usize, step: usize, outputs: usize) -> (usize, usize) {
-    let (mut before, mut after) = (0, 0);
-    for at in 0..size {
-        let rest = (at + padding) % step;
-        let taps = taps(rest, step, window);
-        if taps > 0 {
-            let last = (at + padding - rest) / step;
-            before = before.max((taps - 1).saturating_sub(last));
-            after = after.max((last + 1).saturating_sub(outputs));
-        }
-    }
-    (before, after)
-}
-
-/// Segments that follow one another without a gap, as one.
-fn joined(segments: &[Segment]) -> Vec<Segment> {
-    let mut joined: Vec<Segment> = Vec::new();
-    for segment in segments {
-        match joined.last_mut() {
-            Some(last) if last.offset + last.len == segment.offset => last.len += segment.len,
-            _ => joined.push(*segment),
-        }
-    }
-    joined
-}
-
-/// An offset within a block. Blocks are a few megabytes; one example of the largest image would have to have four
-/// thousand million numbers not to fit.
-pub(super) fn offset(offset: usize) -> u32 {
-    u32::try_from(offset).expect("a block of examples has fewer than 2^32 numbers")
+/// All pixels, row by row.
+fn pixels(grid: Grid) -> impl Iterator<Item = (usize, usize)> {
+    (0..grid.h).flat_map(move |y| (0..grid.w).map(move |x| (y, x)))
 }
 
 impl Method {

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use super::Edge;
-use super::affine::offset;
-use crate::layout::{Frame, Grid, Margins, Panels, Position, Row, Rows, Segment};
+use crate::layout::{Frame, Grid, Margins, Panels, Position, Row, Rows, Segment, offset};
 
 /// A single-layer LSTM from a zero state.
 ///
@@ -115,6 +114,6 @@ impl Lstm {
 
     /// The window of x, of h and of the gates.
     pub fn segments(&self) -> [[Segment; 1]; 3] {
-        [self.inputs, self.hidden, 4 * self.hidden].map(|len| [Segment { offset: 0, len: offset(len) }])
+        [self.inputs, self.hidden, 4 * self.hidden].map(|len| [Segment::first(len)])
     }
 }

@@ -1,0 +1,245 @@
+//! [`WeightGradient`], and the norms that are known without it.
+
+use dpsgd_fused::kernels::{GhostNorm, RankOneNorms, WeightGradient};
+use dpsgd_fused::layout::{Panels, Position, SLACK, Segment};
+use dpsgd_fused::simd::Isa;
+
+use crate::generated::{Guarded, POISON, Random, assert_close, assert_near};
+use crate::products::segments;
+
+/// Positions of which some are the same; inputs overlap, gradients lie apart.
+fn positions(random: &mut Random, count: usize, inputs: usize, outputs: usize) -> Vec<Position> {
+    let pitch = outputs + random.below(4);
+    let mut positions: Vec<Position> = Vec::new();
+    for position in 0..count {
+        let repeated = (position > 0 && random.once_in(8)).then(|| positions[random.below(position)]);
+        let new = Position { input: random.below(inputs) as u32, gradient: (position * pitch) as u32 };
+        positions.push(repeated.unwrap_or(new));
+    }
+    positions
+}
+
+/// The gradients of the outputs at these positions, poison elsewhere.
+fn output_gradients(random: &mut Random, positions: &[Position], outputs: usize) -> Guarded {
+    let last = positions.iter().map(|position| position.gradient as usize).max().unwrap_or(0);
+    let mut gradients = Guarded::new(random, last + outputs + SLACK);
+    for position in positions {
+        random.fill(&mut gradients[position.gradient as usize..][..outputs]);
+    }
+    gradients
+}
+
+pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
+    let mut random = Random::new(10);
+    for number in 0..250 {
+        let outputs = random.within(1..71);
+        // More than are packed at a time, now and then.
+        let count = if random.once_in(6) { random.within(120..400) } else { random.within(1..40) };
+        let spread = random.within(1..30);
+        let columns: Vec<u32> = (0..random.below(40)).map(|_| random.below(50) as u32).collect();
+        let positions = positions(&mut random, count, spread, outputs);
+        let output_gradients = output_gradients(&mut random, &positions, outputs);
+        let mut inputs = Guarded::new(&mut random, 80);
+        for position in &positions {
+            columns.iter().for_each(|column| inputs[(position.input + column) as usize] = 1.0);
+        }
+        for place in 0..80 {
+            if inputs[place] == 1.0 {
+                inputs[place] = random.number();
+            }
+        }
+        let (bias, accumulate, squares) = (random.once_in(2), random.once_in(2), random.once_in(2));
+        let first_row = random.below(3);
+        let depth = first_row + columns.len() + random.below(3) + usize::from(bias);
+        let panels = Panels { depth: depth.max(1), outputs };
+        let of_columns = first_row..first_row + columns.len();
+        let rows: Vec<usize> = of_columns.chain(bias.then(|| panels.depth - 1)).collect();
+        let mut gradient = Guarded::new(&mut random, panels.len());
+        if accumulate {
+            for row in &rows {
+                (0..outputs).for_each(|output| gradient[panels.index(*row, output)] = random.number());
+            }
+        }
+        let before = gradient.to_vec();
+        let found = isa.dispatch(WeightGradient {
+            inputs: &inputs,
+            output_gradients: &output_gradients,
+            positions: &positions,
+            columns: &columns,
+            gradient: &mut gradient,
+            panels,
+            first_row,
+            bias,
+            accumulate,
+            squares,
+        });
+        let mut norm = 0.0;
+        for (k, row) in rows.iter().enumerate() {
+            for output in 0..outputs {
+                let place = panels.index(*row, output);
+                let mut terms = vec![if accumulate { f64::from(before[place]) } else { 0.0 }];
+                for position in &positions {
+                    let input = columns.get(k).map_or(1.0, |column| inputs[(position.input + column) as usize]);
+                    let output_gradient = output_gradients[position.gradient as usize + output];
+                    terms.push(f64::from(input) * f64::from(output_gradient));
+                }
+                let (sum, magnitude) = (terms.iter().sum(), terms.iter().map(|term| term.abs()).sum());
+                let what = || {
+                    let flags = format!("bias {bias}, accumulate {accumulate}, first row {first_row}");
+                    format!("case {number}: {count} positions, {panels:?}, {flags}: row {row}, output {output}")
+                };
+                assert_close(gradient[place], sum, terms.len(), magnitude, &what);
+                norm += f64::from(gradient[place]).powi(2);
+            }
+        }
+        if squares {
+            assert_near(found, norm, 1e-6, &|| format!("case {number}: the squared norm"));
+        }
+        let written = rows.iter().flat_map(|row| (0..outputs).map(|output| panels.index(*row, output)));
+        gradient.assert_untouched_but(written, &format!("case {number}"));
+    }
+}
+
+pub fn weight_gradients_without_positions_are_zero<I: Isa>(isa: I) {
+    let mut random = Random::new(11);
+    for outputs in [1, 7, 16, 17, 40] {
+        for accumulate in [false, true] {
+            let panels = Panels { depth: 6, outputs };
+            let mut gradient = Guarded::new(&mut random, panels.len());
+            if accumulate {
+                gradient.fill(3.0);
+            }
+            let norm = isa.dispatch(WeightGradient {
+                inputs: &[POISON; 5],
+                output_gradients: &[POISON; 100],
+                positions: &[],
+                columns: &[0, 1, 2, 3, 4],
+                gradient: &mut gradient,
+                panels,
+                first_row: 0,
+                bias: true,
+                accumulate,
+                squares: true,
+            });
+            let expected = if accumulate { 3.0 } else { 0.0 };
+            assert!(gradient.iter().all(|number| *number == expected), "{outputs} outputs: {:?}", &*gradient);
+            assert_eq!(norm, f64::from(expected * expected) * panels.len() as f64);
+        }
+    }
+}
+
+pub fn squares_of_long_gradients_keep_their_digits<I: Isa>(isa: I) {
+    let mut random = Random::new(12);
+    let columns: Vec<u32> = (0..2000).collect();
+    let panels = Panels { depth: 2001, outputs: 50 };
+    let inputs = random.numbers(2004);
+    let positions: Vec<Position> = (0..3).map(|t| Position { input: t, gradient: 50 * t }).collect();
+    let output_gradients = random.numbers(150 + SLACK);
+    let mut gradient = Guarded::new(&mut random, panels.len());
+    let found = isa.dispatch(WeightGradient {
+        inputs: &inputs,
+        output_gradients: &output_gradients,
+        positions: &positions,
+        columns: &columns,
+        gradient: &mut gradient,
+        panels,
+        first_row: 0,
+        bias: true,
+        accumulate: false,
+        squares: true,
+    });
+    let expected: f64 = gradient.iter().map(|number| f64::from(*number).powi(2)).sum();
+    assert_near(found, expected, 1e-6, &|| "100,000 squares".into());
+}
+
+/// The squared norm of the gradient sum_t a_t g_t', written out; and a number that it would be without cancellation.
+fn written_out(a: &[Vec<f64>], g: &[Vec<f64>]) -> (f64, f64) {
+    let (inputs, outputs) = (a[0].len(), g[0].len());
+    let mut gradient = vec![0.0; inputs * outputs];
+    for (a, g) in a.iter().zip(g) {
+        for i in 0..inputs {
+            for j in 0..outputs {
+                gradient[i * outputs + j] += a[i] * g[j];
+            }
+        }
+    }
+    let length = |vector: &Vec<f64>| vector.iter().map(|number| number * number).sum::<f64>().sqrt();
+    let longest: f64 = a.iter().zip(g).map(|(a, g)| length(a) * length(g)).sum();
+    (gradient.iter().map(|number| number * number).sum(), longest * longest)
+}
+
+fn widened(numbers: &[f32]) -> Vec<f64> {
+    numbers.iter().copied().map(f64::from).collect()
+}
+
+pub fn ghost_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
+    let mut random = Random::new(13);
+    for number in 0..200 {
+        let (segments, reach) = segments(&mut random);
+        let (outputs, count) = (random.within(1..71), random.within(1..24));
+        let positions = positions(&mut random, count, 20, outputs);
+        let output_gradients = output_gradients(&mut random, &positions, outputs);
+        let mut inputs = Guarded::new(&mut random, 20 + reach);
+        for position in &positions {
+            for segment in &segments {
+                let at = (position.input + segment.offset) as usize;
+                random.fill(&mut inputs[at..at + segment.len as usize]);
+            }
+        }
+        let bias = random.once_in(2);
+        let found = isa.dispatch(GhostNorm {
+            inputs: &inputs,
+            segments: &segments,
+            output_gradients: &output_gradients,
+            outputs,
+            positions: &positions,
+            bias,
+        });
+        let a: Vec<Vec<f64>> = positions
+            .iter()
+            .map(|position| {
+                let of = |segment: &Segment| {
+                    let at = (position.input + segment.offset) as usize;
+                    widened(&inputs[at..at + segment.len as usize])
+                };
+                segments.iter().flat_map(of).chain(bias.then_some(1.0)).collect()
+            })
+            .collect();
+        let g: Vec<Vec<f64>> =
+            positions.iter().map(|position| widened(&output_gradients[position.gradient as usize..][..outputs])).collect();
+        let (expected, magnitude) = written_out(&a, &g);
+        let error = (found - expected).abs();
+        assert!(error <= 1e-6 * magnitude, "case {number}, {count} positions: {found} instead of {expected}");
+    }
+}
+
+pub fn rank_one_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
+    let mut random = Random::new(14);
+    for number in 0..100 {
+        let (examples, input_len, gradient_len) = (random.below(6), random.within(1..90), random.within(1..90));
+        let (input_pitch, gradient_pitch) = (input_len + random.below(9), gradient_len + random.below(9));
+        let mut inputs = Guarded::new(&mut random, examples * input_pitch);
+        let mut gradients = Guarded::new(&mut random, examples * gradient_pitch);
+        for example in 0..examples {
+            random.fill(&mut inputs[example * input_pitch..][..input_len]);
+            random.fill(&mut gradients[example * gradient_pitch..][..gradient_len]);
+        }
+        let mut norms = vec![0.25; examples];
+        isa.dispatch(RankOneNorms {
+            inputs: &inputs,
+            input_pitch,
+            input_len,
+            gradients: &gradients,
+            gradient_pitch,
+            gradient_len,
+            norms: &mut norms,
+        });
+        for (example, found) in norms.iter().enumerate() {
+            let mut a = widened(&inputs[example * input_pitch..][..input_len]);
+            a.push(1.0);
+            let g = widened(&gradients[example * gradient_pitch..][..gradient_len]);
+            let expected = 0.25 + written_out(&[a], &[g]).0;
+            assert_near(*found, expected, 1e-6, &|| format!("case {number}, example {example}"));
+        }
+    }
+}
