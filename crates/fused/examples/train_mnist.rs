@@ -15,7 +15,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 const TRAINING_EXAMPLES: u32 = 3584;
 const EXPECTED_BATCH_SIZE: u32 = 256;
-const EPOCHS: u32 = 30;
+const EPOCHS: u32 = 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let model = ModelSpec::built_in("mnist-cnn").expect("built in");
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         mode: Mode::Private,
         clip_norm: 1.0,
         noise_multiplier: 1.0,
-        learning_rate: 2.0,
+        learning_rate: 1.0,
         expected_batch_size: f64::from(EXPECTED_BATCH_SIZE),
     };
     let threads = std::thread::available_parallelism()?.get();
