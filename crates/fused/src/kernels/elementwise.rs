@@ -1,5 +1,6 @@
 //! Sums, scalings and squares of slices.
 
+use super::math::exp;
 use super::{load, store};
 use crate::simd::{Isa, Kernel};
 
@@ -215,6 +216,58 @@ impl Kernel for Mask<'_> {
                 store(isa, self.to.as_mut_ptr().add(at), masked, count);
             }
             at += count;
+        }
+    }
+}
+
+/// Softmax minus one-hot, for each example: the gradient of the cross-entropy of its logits.
+pub struct CrossEntropyGradient<'a> {
+    /// Logits, side by side for each example.
+    pub logits: &'a [f32],
+    /// Numbers from one example's first logit to the next one's.
+    pub pitch: usize,
+    /// Where the gradients go.
+    pub gradients: &'a mut [f32],
+    /// Numbers from one example's first gradient to the next one's.
+    pub gradient_pitch: usize,
+    /// How many logits.
+    pub outputs: usize,
+    /// Each example's class.
+    pub classes: &'a [u32],
+}
+
+impl Kernel for CrossEntropyGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (example, class) in self.classes.iter().enumerate() {
+            let logits = &self.logits[example * self.pitch..][..self.outputs];
+            let gradients = &mut self.gradients[example * self.gradient_pitch..][..self.outputs];
+            let mut largest = logits[0];
+            for logit in logits {
+                largest = largest.max(*logit);
+            }
+            let largest = isa.splat(largest);
+            let mut total = 0.0;
+            let mut at = 0;
+            while at < self.outputs {
+                let count = I::LANES.min(self.outputs - at);
+                // SAFETY: `count` numbers from `at` on lie within both slices.
+                unsafe {
+                    let power = exp(isa, isa.sub(load(isa, logits.as_ptr().add(at), count), largest));
+                    store(isa, gradients.as_mut_ptr().add(at), power, count);
+                }
+                at += count;
+            }
+            for power in gradients.iter() {
+                total += *power;
+            }
+            let share = 1.0 / total;
+            for gradient in gradients.iter_mut() {
+                *gradient *= share;
+            }
+            gradients[*class as usize] -= 1.0;
         }
     }
 }

@@ -11,7 +11,7 @@ mod product;
 mod update;
 mod weight_gradient;
 
-pub use elementwise::{Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
+pub use elementwise::{CrossEntropyGradient, Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};
 pub use pooling::{Pool, PoolGradient, Pooling, Window, covering};

@@ -117,7 +117,8 @@ impl Kernel for Product<'_> {
 #[inline(always)]
 unsafe fn strip<I: Isa, const V: usize>(isa: I, product: &mut Product<'_>, panel: usize, width: usize) {
     let rows = product.rows.rows();
-    let groups = Groups::new(rows.len(), I::ROWS);
+    let most = if V == 1 { I::NARROW_ROWS } else { I::ROWS };
+    let groups = Groups::new(rows.len(), most);
     let (mut row, mut group) = (0, 0);
     while row < rows.len() {
         let count = groups.size(group);
@@ -129,11 +130,11 @@ unsafe fn strip<I: Isa, const V: usize>(isa: I, product: &mut Product<'_>, panel
                 2 => tile::<I, 2, V>(isa, product, these, panel, width),
                 3 => tile::<I, 3, V>(isa, product, these, panel, width),
                 4 => tile::<I, 4, V>(isa, product, these, panel, width),
-                5 if I::ROWS >= 5 => tile::<I, 5, V>(isa, product, these, panel, width),
-                6 if I::ROWS >= 6 => tile::<I, 6, V>(isa, product, these, panel, width),
-                7 if I::ROWS >= 7 => tile::<I, 7, V>(isa, product, these, panel, width),
-                8 if I::ROWS >= 8 => tile::<I, 8, V>(isa, product, these, panel, width),
-                _ => unreachable!("groups of at most ROWS"),
+                5 if V == 1 || I::ROWS >= 5 => tile::<I, 5, V>(isa, product, these, panel, width),
+                6 if V == 1 || I::ROWS >= 6 => tile::<I, 6, V>(isa, product, these, panel, width),
+                7 if V == 1 || I::ROWS >= 7 => tile::<I, 7, V>(isa, product, these, panel, width),
+                8 if V == 1 || I::ROWS >= 8 => tile::<I, 8, V>(isa, product, these, panel, width),
+                _ => unreachable!("groups of at most as many rows as a tile has"),
             }
         }
         row += count;

@@ -168,7 +168,8 @@ unsafe fn strip<I: Isa, const V: usize>(
     };
     let (tile, mut squares) = tile;
     let mut total = 0.0;
-    let groups = Groups::new(job.columns.len(), I::ROWS);
+    let most = if V == 1 { I::NARROW_ROWS } else { I::ROWS };
+    let groups = Groups::new(job.columns.len(), most);
     let (mut column, mut group) = (0, 0);
     while column < job.columns.len() {
         let count = groups.size(group);
@@ -179,11 +180,11 @@ unsafe fn strip<I: Isa, const V: usize>(
                 2 => columns::<I, 2, V>(isa, job, chunk, &tile, column, &mut squares),
                 3 => columns::<I, 3, V>(isa, job, chunk, &tile, column, &mut squares),
                 4 => columns::<I, 4, V>(isa, job, chunk, &tile, column, &mut squares),
-                5 if I::ROWS >= 5 => columns::<I, 5, V>(isa, job, chunk, &tile, column, &mut squares),
-                6 if I::ROWS >= 6 => columns::<I, 6, V>(isa, job, chunk, &tile, column, &mut squares),
-                7 if I::ROWS >= 7 => columns::<I, 7, V>(isa, job, chunk, &tile, column, &mut squares),
-                8 if I::ROWS >= 8 => columns::<I, 8, V>(isa, job, chunk, &tile, column, &mut squares),
-                _ => unreachable!("groups of at most ROWS"),
+                5 if V == 1 || I::ROWS >= 5 => columns::<I, 5, V>(isa, job, chunk, &tile, column, &mut squares),
+                6 if V == 1 || I::ROWS >= 6 => columns::<I, 6, V>(isa, job, chunk, &tile, column, &mut squares),
+                7 if V == 1 || I::ROWS >= 7 => columns::<I, 7, V>(isa, job, chunk, &tile, column, &mut squares),
+                8 if V == 1 || I::ROWS >= 8 => columns::<I, 8, V>(isa, job, chunk, &tile, column, &mut squares),
+                _ => unreachable!("groups of at most as many rows as a tile has"),
             }
         }
         column += count;

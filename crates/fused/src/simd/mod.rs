@@ -47,6 +47,8 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     const ROWS: usize;
     /// Most vectors in a row of a register tile.
     const VECTORS: usize;
+    /// Rows of a register tile with one vector a row: enough that no multiplication waits for the one before.
+    const NARROW_ROWS: usize = 8;
     /// Name for people.
     const NAME: &'static str;
 
