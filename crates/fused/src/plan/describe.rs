@@ -21,12 +21,14 @@ pub struct Tiles {
     pub rows: usize,
     /// Most vectors in a row of a tile.
     pub vectors: usize,
+    /// Most rows of a tile with one vector a row.
+    pub narrow_rows: usize,
 }
 
 impl Tiles {
     /// Those of `I`.
     pub fn of<I: Isa>() -> Self {
-        Tiles { isa: I::NAME, lanes: I::LANES, rows: I::ROWS, vectors: I::VECTORS }
+        Tiles { isa: I::NAME, lanes: I::LANES, rows: I::ROWS, vectors: I::VECTORS, narrow_rows: I::NARROW_ROWS }
     }
 
     /// Those of the best instruction set that this machine has.
@@ -176,11 +178,11 @@ pub struct PlanText<'a> {
 
 impl fmt::Display for PlanText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PlanText { plan, model, tiles: Tiles { isa, lanes, rows, vectors } } = self;
+        let PlanText { plan, model, tiles: Tiles { isa, lanes, rows, vectors, narrow_rows } } = self;
         writeln!(f, "{}: {} parameters, loss {}", model.name, grouped(plan.parameters), plan.loss)?;
         writeln!(
             f,
-            "{isa}: tiles of up to {rows} rows x {} outputs ({vectors} vectors of {lanes}); panels of {PANEL} outputs",
+            "{isa}: tiles of up to {rows} rows x {} outputs or {narrow_rows} x {lanes}; panels of {PANEL} outputs",
             vectors * lanes
         )?;
         writeln!(f)?;
@@ -206,7 +208,7 @@ impl fmt::Display for PlanText<'_> {
         let parts = parts.iter().filter(|(_, bytes)| *bytes > 0);
         let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {}", grouped(*bytes))).collect();
         writeln!(f, "  {} = {}", parts.join(" + "), grouped(plan.scratch().total()))?;
-        writeln!(f, "per example of the batch: nothing")
+        writeln!(f, "per example of the batch: nothing but its place in the data set")
     }
 }
 
