@@ -210,7 +210,13 @@ fn add_embeddings<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example
 }
 
 /// Adds the gradients of the operations that are summed over the block, with the examples' factors.
-fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize, accumulate: bool, sum: &mut [f32]) {
+fn add_block<I: Isa>(
+    context: &Context<'_, I>,
+    worker: &mut Worker,
+    examples: usize,
+    accumulate: bool,
+    sum: &mut [f32],
+) {
     let private = context.clip_norm.is_some();
     let all_finite = !worker.factors[..examples].iter().any(|factor| factor.is_nan());
     for (i, operation) in context.plan.operations.iter().enumerate() {
@@ -264,7 +270,8 @@ fn careful_norm<I: Isa>(context: &Context<'_, I>, worker: &Worker, example: usiz
                 for (t, one) in positions.iter().enumerate() {
                     for (u, other) in positions[t..].iter().enumerate() {
                         let pairs = if u == 0 { 1.0 } else { 2.0 };
-                        let a: f64 = affine.columns.iter().map(|column| input(one, *column) * input(other, *column)).sum();
+                        let a: f64 =
+                            affine.columns.iter().map(|column| input(one, *column) * input(other, *column)).sum();
                         let both = gradient(one).iter().zip(gradient(other));
                         let g: f64 = both.map(|(one, other)| f64::from(*one) * f64::from(*other)).sum();
                         norm += pairs * (a + 1.0) * g;

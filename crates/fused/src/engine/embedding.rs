@@ -112,7 +112,14 @@ impl MergedRows {
     }
 
     /// Takes an example's tokens and the gradients of the embedding's outputs for it; gives the squared norm.
-    pub fn merge<I: Isa>(&mut self, isa: I, embedding: &Embedding, tokens: &[u32], frame: Frame, gradient: &[f32]) -> f64 {
+    pub fn merge<I: Isa>(
+        &mut self,
+        isa: I,
+        embedding: &Embedding,
+        tokens: &[u32],
+        frame: Frame,
+        gradient: &[f32],
+    ) -> f64 {
         self.tokens.clear();
         self.counts.clear();
         let width = embedding.width;
@@ -137,7 +144,15 @@ impl MergedRows {
     }
 
     /// Adds `factor` times the merged gradient to the table's sum.
-    pub fn add<I: Isa>(&self, isa: I, embedding: &Embedding, factor: f32, frame: Frame, gradient: &[f32], sum: &mut [f32]) {
+    pub fn add<I: Isa>(
+        &self,
+        isa: I,
+        embedding: &Embedding,
+        factor: f32,
+        frame: Frame,
+        gradient: &[f32],
+        sum: &mut [f32],
+    ) {
         let width = embedding.width;
         let sum = &mut sum[embedding.parameters.clone()];
         let time: u32 = self.counts.iter().sum();

@@ -49,7 +49,6 @@ fn place(plan: &Plan, frame: Frame, slot: usize, output: usize) -> usize {
 /// The model's outputs for the block's examples, `[examples, outputs]` in PyTorch's order.
 pub fn outputs<'a>(plan: &'a Plan, values: &'a [f32], examples: usize) -> impl Iterator<Item = f32> + 'a {
     let edge = plan.edges.last().expect("there is an output");
-    (0..examples).flat_map(move |slot| {
-        (0..plan.outputs.len()).map(move |output| values[place(plan, edge.value, slot, output)])
-    })
+    (0..examples)
+        .flat_map(move |slot| (0..plan.outputs.len()).map(move |output| values[place(plan, edge.value, slot, output)]))
 }

@@ -172,7 +172,8 @@ impl<I: Isa> Step for Engine<I> {
         self.active.fill(false);
         if examples > 0 {
             self.accumulate(batch, examples, dp);
-            self.non_finite += self.workers.iter_mut().map(|worker| std::mem::take(&mut worker.non_finite)).sum::<u64>();
+            self.non_finite +=
+                self.workers.iter_mut().map(|worker| std::mem::take(&mut worker.non_finite)).sum::<u64>();
         }
         match dp.mode {
             Mode::Private => {

@@ -3,10 +3,8 @@
 use super::data::Data;
 use super::transpose::Runs;
 use super::worker::{LstmState, Worker};
-use crate::kernels::{
-    Finish, LstmCell, LstmCellGradient, Mask, Pool, PoolGradient, Product, Relu, Start,
-};
-use crate::layout::{Frame, Segment};
+use crate::kernels::{Finish, LstmCell, LstmCellGradient, Mask, Pool, PoolGradient, Product, Relu, Start};
+use crate::layout::Frame;
 use crate::plan::{Affine, Edge, Lstm, Operation, Plan};
 use crate::simd::Isa;
 
@@ -118,10 +116,7 @@ pub fn backward<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples:
             Operation::Lstm(lstm) => {
                 let state = worker.lstms[i].as_mut().expect("an LSTM has a state");
                 let base = context.runs[i].base();
-                lstm_backward(context, lstm, base, state, examples, to, output_gradient);
-                if is_needed {
-                    lstm_input_gradient(context, lstm, base, state, examples, from.relu, input, input_gradient);
-                }
+                lstm_backward(context, lstm, base, state, examples, from, input, to, output_gradient, input_gradient);
             }
             _ => {}
         }
@@ -227,15 +222,20 @@ fn lstm_forward<I: Isa>(
     }
 }
 
-/// Turns the gates of all time steps into the gradients of their pre-activations.
+/// Turns the gates of all time steps into the gradients of their pre-activations, and gives that of the input if it is
+/// needed: step by step, while the gates are in the nearest cache.
+#[allow(clippy::too_many_arguments, reason = "what an LSTM reads and writes")]
 fn lstm_backward<I: Isa>(
     context: &Context<'_, I>,
     lstm: &Lstm,
     base: usize,
     state: &mut LstmState,
     examples: usize,
+    from: &Edge,
+    input: &[f32],
     to: &Edge,
     output_gradient: &[f32],
+    input_gradient: &mut [f32],
 ) {
     let Lstm { time, hidden, gates, cells, .. } = *lstm;
     let transposed = lstm.transposed_hidden();
@@ -257,6 +257,19 @@ fn lstm_backward<I: Isa>(
                 cell_gradient: &mut state.cell_gradient[own],
             });
         }
+        if let (Some(rows), false) = (&lstm.to_inputs, input_gradient.is_empty()) {
+            context.isa.dispatch(Product {
+                inputs: &state.gates[gates.at(t, 0)..],
+                rows: rows.first(examples),
+                segments: &gate_segment,
+                weights: &context.transposed[base..],
+                panels: lstm.transposed_inputs(),
+                first_row: 0,
+                start: Start::Zero,
+                finish: if from.relu { Finish::Mask(&input[from.value.at(t, 0)..]) } else { Finish::Store },
+                outputs: &mut input_gradient[from.gradient.at(t, 0)..],
+            });
+        }
         if t > 0 {
             context.isa.dispatch(Product {
                 inputs: &state.gates[gates.at(t, 0)..],
@@ -271,30 +284,4 @@ fn lstm_backward<I: Isa>(
             });
         }
     }
-}
-
-#[allow(clippy::too_many_arguments, reason = "what a product is made of")]
-fn lstm_input_gradient<I: Isa>(
-    context: &Context<'_, I>,
-    lstm: &Lstm,
-    base: usize,
-    state: &LstmState,
-    examples: usize,
-    relu: bool,
-    input: &[f32],
-    input_gradient: &mut [f32],
-) {
-    let Some(rows) = &lstm.to_inputs else { return };
-    let [.., gate_segment]: [[Segment; 1]; 3] = lstm.segments();
-    context.isa.dispatch(Product {
-        inputs: &state.gates,
-        rows: rows.first(examples * lstm.time),
-        segments: &gate_segment,
-        weights: &context.transposed[base..],
-        panels: lstm.transposed_inputs(),
-        first_row: 0,
-        start: Start::Zero,
-        finish: if relu { Finish::Mask(input) } else { Finish::Store },
-        outputs: input_gradient,
-    });
 }

@@ -52,9 +52,8 @@ impl Kernel for GhostNorm<'_> {
                 let input = self.inputs.as_ptr().wrapping_add(position.input as usize);
                 let gradient = self.output_gradients.as_ptr().wrapping_add(position.gradient as usize);
                 // SAFETY: checked above: every position's segments and outputs lie in the slices.
-                let (input, gradient) = unsafe {
-                    (dots(isa, input, inputs, self.segments), dots(isa, gradient, gradients, &all))
-                };
+                let (input, gradient) =
+                    unsafe { (dots(isa, input, inputs, self.segments), dots(isa, gradient, gradients, &all)) };
                 for u in 0..others.len() {
                     // Each pair stands for two, but for a position with itself.
                     let pairs = if group + u == 0 { 1.0 } else { 2.0 };

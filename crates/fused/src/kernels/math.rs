@@ -47,6 +47,6 @@ pub fn tanh<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let mut q = isa.splat(1.198_258_4e-6);
     q = isa.mul_add(square, q, isa.splat(1.185_347e-4));
     q = isa.mul_add(square, q, isa.splat(2.268_434_6e-3));
-    q = isa.mul_add(square, q, isa.splat(4.893_525_2e-3));
+    q = isa.mul_add(square, q, isa.splat(4.893_525e-3));
     isa.div(isa.mul(x, p), q)
 }

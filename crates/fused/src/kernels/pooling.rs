@@ -231,8 +231,7 @@ unsafe fn gather<I: Isa, const V: usize>(
             // As a number, because converting one takes longer than all else here.
             let place = (pixel.y - y * window.step_h) * window.w + (pixel.x - first * window.step_w);
             let mut place = isa.splat(place as u32 as f32);
-            let mut choice =
-                job.choices.as_ptr().wrapping_add(pixel.example * to.example + to.at(y, first) + channel);
+            let mut choice = job.choices.as_ptr().wrapping_add(pixel.example * to.example + to.at(y, first) + channel);
             let gradient = pixel.example * to_gradient.example + to_gradient.at(y, first) + channel;
             let mut gradient = job.output_gradient.as_ptr().add(gradient);
             for x in first..pixel.columns.end {

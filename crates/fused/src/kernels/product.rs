@@ -6,6 +6,8 @@
 //! of outputs from the first multiplication to the last; what follows (ReLU, or the mask of a ReLU's gradient) is
 //! applied to it before it is stored.
 
+#![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
+
 use super::Groups;
 use crate::layout::{PANEL, Panels, Row, RowsRef, SLACK, Segment};
 use crate::simd::{Isa, Kernel};

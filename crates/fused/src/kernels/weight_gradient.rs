@@ -4,6 +4,8 @@
 //! inputs of a position are read in place, by an offset per position and one per input; the gradients are packed a few
 //! positions and a panel at a time, so that they stay in the first-level cache while all inputs pass by.
 
+#![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
+
 use std::mem::MaybeUninit;
 
 use super::Groups;
@@ -68,7 +70,8 @@ impl Kernel for WeightGradient<'_> {
         loop {
             let count = CHUNK.min(self.positions.len() - done);
             let is_last = done + count == self.positions.len();
-            let chunk = Chunk { from: done, count, accumulate: self.accumulate || done > 0, squares: self.squares && is_last };
+            let chunk =
+                Chunk { from: done, count, accumulate: self.accumulate || done > 0, squares: self.squares && is_last };
             // SAFETY: `check` has passed, and the chunk is of the positions.
             squares += unsafe { all_panels(isa, &mut self, chunk) };
             done += count;
@@ -151,8 +154,7 @@ unsafe fn strip<I: Isa, const V: usize>(
             let from = job.output_gradients.as_ptr().add(position.gradient as usize + panel * PANEL);
             for v in 0..V {
                 let from = from.add(v * I::LANES);
-                let gradient =
-                    if v + 1 < V || last == I::LANES { isa.load(from) } else { isa.load_first(from, last) };
+                let gradient = if v + 1 < V || last == I::LANES { isa.load(from) } else { isa.load_first(from, last) };
                 isa.store(to, gradient);
                 bias[v] = isa.add(bias[v], gradient);
                 to = to.add(I::LANES);

@@ -55,7 +55,7 @@ pub fn group<I: Isa, const ROUNDS: usize>(
     group: u64,
     normals: &mut [f32; GROUP],
 ) {
-    const { assert!(BLOCKS % I::LANES == 0, "vectors fill the rows") };
+    const { assert!(BLOCKS.is_multiple_of(I::LANES), "vectors fill the rows") };
     for lane in (0..BLOCKS).step_by(I::LANES) {
         let rows = chacha::blocks(isa, key, step, first_block(group) + lane as u64);
         let (radii, angles) = rows.split_at(ROWS / 2);
@@ -81,7 +81,7 @@ pub fn group<I: Isa, const ROUNDS: usize>(
 /// The random words behind [`group`], row by row.
 #[inline(always)]
 pub fn words<I: Isa, const ROUNDS: usize>(isa: I, key: &Key<ROUNDS>, step: u64, group: u64, words: &mut [u32; GROUP]) {
-    const { assert!(BLOCKS % I::LANES == 0, "vectors fill the rows") };
+    const { assert!(BLOCKS.is_multiple_of(I::LANES), "vectors fill the rows") };
     for lane in (0..BLOCKS).step_by(I::LANES) {
         let rows = chacha::blocks(isa, key, step, first_block(group) + lane as u64);
         for (row, &vector) in rows.iter().enumerate() {

@@ -161,10 +161,8 @@ impl Affine {
             let start = at * step;
             padding.saturating_sub(start)..(size + padding).saturating_sub(start).min(window)
         };
-        let taps_y: Vec<_> =
-            (0..self.output.h).map(|y| inside(y, self.padding.0, step_h, h, self.input.h)).collect();
-        let taps_x: Vec<_> =
-            (0..self.output.w).map(|x| inside(x, self.padding.1, step_w, w, self.input.w)).collect();
+        let taps_y: Vec<_> = (0..self.output.h).map(|y| inside(y, self.padding.0, step_h, h, self.input.h)).collect();
+        let taps_x: Vec<_> = (0..self.output.w).map(|x| inside(x, self.padding.1, step_w, w, self.input.w)).collect();
         self.forward = grouped(
             pixels(self.output).map(|(y, x)| (y, x, (taps_y[y].clone(), taps_x[x].clone()))),
             block,
@@ -270,9 +268,8 @@ impl Affine {
 
     fn phase_exists(&self, rest_y: usize, rest_x: usize) -> bool {
         let Window { h, w, step_h, step_w } = self.window;
-        let has_inputs = |size: usize, padding: usize, step: usize, rest: usize| {
-            (0..size).any(|at| (at + padding) % step == rest)
-        };
+        let has_inputs =
+            |size: usize, padding: usize, step: usize, rest: usize| (0..size).any(|at| (at + padding) % step == rest);
         taps(rest_y, step_h, h) * taps(rest_x, step_w, w) > 0
             && has_inputs(self.input.h, self.padding.0, step_h, rest_y)
             && has_inputs(self.input.w, self.padding.1, step_w, rest_x)

@@ -32,7 +32,7 @@ pub struct Lstm {
     pub from_hidden: Rows,
     /// Gradients of the gates to that of h before: one row per example, at time 0.
     pub to_hidden: Rows,
-    /// Gradients of the gates to that of x: block's examples, then time steps; none if it isn't needed.
+    /// Gradients of the gates to that of x: one row per example, at time 0; none if it isn't needed.
     pub to_inputs: Option<Rows>,
     /// Positions of the weight gradient in x: block's examples, then time steps.
     pub input_positions: Vec<Position>,
@@ -85,17 +85,16 @@ impl Lstm {
         self.to_hidden = examples.clone().map(|e| row(e * gates.example, e * self.hidden)).collect();
         let all = || examples.clone().flat_map(|example| (0..self.time).map(move |t| (example, t)));
         if self.needs_input_gradient {
-            let rows = all().map(|(example, t)| Row {
-                input: offset(example * gates.example + gates.at(t, 0)),
-                output: offset(example * input.gradient.example + input.gradient.at(t, 0)),
-                mask: offset(example * input.value.example + input.value.at(t, 0)),
+            let rows = examples.clone().map(|example| Row {
+                input: offset(example * gates.example),
+                output: offset(example * input.gradient.example),
+                mask: offset(example * input.value.example),
             });
             self.to_inputs = Some(rows.collect());
         }
         let at = |from: &Frame, example: usize, t: usize| example * from.example + from.at(t, 0);
         let position = |input: usize, gradient: usize| Position { input: offset(input), gradient: offset(gradient) };
-        self.input_positions =
-            all().map(|(e, t)| position(at(&input.value, e, t), at(&gates, e, t))).collect();
+        self.input_positions = all().map(|(e, t)| position(at(&input.value, e, t), at(&gates, e, t))).collect();
         self.hidden_positions = all()
             .filter(|(_, t)| *t > 0)
             .map(|(e, t)| position(at(&output.value, e, t - 1), at(&gates, e, t)))

@@ -171,7 +171,7 @@ impl Plan {
     pub fn new(model: &ModelSpec, methods: Methods) -> Result<Self, ModelError> {
         let shapes = model.shapes()?;
         let mut builder = Builder::new(&model.input, methods);
-        let first_trained = model.layers.iter().position(|layer| has_parameters(layer)).unwrap_or(0);
+        let first_trained = model.layers.iter().position(has_parameters).unwrap_or(0);
         let mut layers = model.layers.iter().enumerate().peekable();
         while let Some((layer, spec)) = layers.next() {
             let trained_before = layer > first_trained;

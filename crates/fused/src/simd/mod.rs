@@ -32,6 +32,7 @@ pub trait Kernel {
 /// # Safety
 ///
 /// A value must exist only where the machine can execute the instructions that its methods use.
+#[allow(clippy::wrong_self_convention, reason = "`self` is the instruction set, not what is converted")]
 pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// A vector of `f32`.
     type F32: Copy;

@@ -2,6 +2,8 @@
 //!
 //! The compiler makes vector instructions of it as far as the target has them (NEON on aarch64, SSE2 on x86-64).
 
+#![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
+
 use super::{Isa, Kernel};
 
 /// No proof is needed: plain Rust runs everywhere.
