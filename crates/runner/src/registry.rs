@@ -76,6 +76,8 @@ pub struct Variant {
     pub description: String,
     /// Largest relative L2 error of an update, in place of the strategy's.
     pub tolerance: Option<f64>,
+    /// Whether it takes a batch in which no example counts, in place of the strategy's.
+    pub empty_batch: Option<bool>,
 }
 
 /// A kind of device.
@@ -152,6 +154,8 @@ pub struct Contender {
     pub variant: Option<String>,
     /// Largest relative L2 error of an update.
     pub tolerance: f64,
+    /// Whether it takes a batch in which no example counts.
+    pub empty_batch: bool,
 }
 
 impl Contender {
@@ -236,12 +240,17 @@ impl Registry {
 impl Entry {
     /// One contender per variant, or a single one.
     pub fn contenders(&self) -> Vec<Contender> {
-        let contender =
-            |variant: Option<String>, tolerance| Contender { strategy: self.name.clone(), variant, tolerance };
+        let (tolerance, empty_batch) = (self.tolerance, self.empty_batch);
+        let alone = Contender { strategy: self.name.clone(), variant: None, tolerance, empty_batch };
         if self.variants.is_empty() {
-            return vec![contender(None, self.tolerance)];
+            return vec![alone];
         }
-        let of = |variant: &Variant| contender(Some(variant.name.clone()), variant.tolerance.unwrap_or(self.tolerance));
+        let of = |variant: &Variant| Contender {
+            variant: Some(variant.name.clone()),
+            tolerance: variant.tolerance.unwrap_or(tolerance),
+            empty_batch: variant.empty_batch.unwrap_or(empty_batch),
+            ..alone.clone()
+        };
         self.variants.iter().map(of).collect()
     }
 

@@ -109,6 +109,7 @@ impl Sample {
                 noise_multiplier: 1.1,
                 learning_rate: 0.1,
                 timeout_s: 600.0,
+                row_limit_s: None,
             },
             cells,
         }
@@ -226,6 +227,7 @@ impl Sample {
             gpu_utilization: None,
             energy_j: None,
             non_finite_examples: 0,
+            capped: false,
         }
     }
 }
