@@ -60,6 +60,7 @@ impl Sample {
         }
     }
 
+    #[allow(dead_code, reason = "not every test draws it")]
     pub fn many(n: usize) -> Self {
         let contenders = (0..n).map(|i| {
             let name = format!("contender-{i}:with-a-long-variant-name-{}", "abcdefghijklmnop".repeat(1 + i % 3));
