@@ -4,6 +4,7 @@
 other, for the ablation.
 """
 
+import functools
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -23,7 +24,7 @@ class TensorFlow(TfStrategy):
 
     def make_steps(self):
         xla, vmap = "xla" in self.variant, "vmap" in self.variant
-        compiled = tf.function(jit_compile=True) if xla else tf.function
+        compiled = functools.partial(tf.function, jit_compile=xla, autograph=False)
         private = self.vmap_step if vmap else self.loop_step
         if "neither" == self.variant:
             return {"private": private, "non_private": self.plain_step}

@@ -46,9 +46,12 @@ def forward(layer, params, x):
         case "linear":
             return x @ p("weight") + p("bias")
         case "conv2d":
-            ph, pw = layer.padding
-            pads = [[0, 0], [ph, ph], [pw, pw], [0, 0]]
-            return tf.nn.conv2d(x, p("weight"), layer.stride, pads) + p("bias")
+            # Its explicit paddings don't survive vectorized_map.
+            (kh, kw), (ph, pw) = layer.kernel_size, layer.padding
+            same = layer.stride == (1, 1) and (kh, kw) == (2 * ph + 1, 2 * pw + 1)
+            if (ph, pw) != (0, 0) and not same:
+                x = tf.pad(x, [[0, 0], [ph, ph], [pw, pw], [0, 0]])
+            return tf.nn.conv2d(x, p("weight"), layer.stride, "SAME" if same else "VALID") + p("bias")
         case "max_pool2d":
             return tf.nn.max_pool2d(x, layer.kernel_size, layer.stride, "VALID")
         case "avg_pool2d":

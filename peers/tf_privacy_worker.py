@@ -1,4 +1,4 @@
-"""TensorFlow Privacy: its vectorized Keras optimizer, compiled by XLA.
+"""TensorFlow Privacy: its vectorized Keras optimizer in a `tf.function`, compiled by XLA or not.
 
 The package's own __init__ wants a part of TensorFlow that is gone since 2.21, so it is skipped and the optimizer is
 imported from its module; its optimizers are Keras 2's, which is tf-keras today.
@@ -26,10 +26,12 @@ class TfPrivacy(TfStrategy):
     makes up for that. Padding has a loss of zero."""
 
     name = "tf-privacy"
-    rng = "XLA's (tf.random.normal in a compiled function)"
+    variants = ("xla", "graph")
+    rng = "tf.random.normal, seeded by the operating system"
 
     def make_steps(self):
-        return {"private": tf.function(self.private_step, jit_compile=True), "non_private": None}
+        compiled = tf.function(self.private_step, jit_compile=self.variant == "xla", autograph=False)
+        return {"private": compiled, "non_private": None}
 
     def versions(self):
         return {"tensorflow-privacy": version("tensorflow-privacy"), "tf-keras": version("tf-keras")}
