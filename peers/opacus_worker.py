@@ -19,19 +19,21 @@ from torch_model import make_criterion
 from torch_strategy import TorchStrategy
 
 
-class OneBiasLstm(DPLSTM):
-    """Opacus's LSTM with one bias in place of two that always add up."""
+class OneBiasLstm(nn.Module):
+    """Opacus's LSTM with one bias in place of two that always add up. Its type must stay DPLSTM: Opacus looks for that."""
 
     def __init__(self, input_size, hidden_size):
-        super().__init__(input_size, hidden_size, batch_first=True)
-        self.l0.hh = RNNLinear(hidden_size, 4 * hidden_size, bias=False)
+        super().__init__()
+        self.lstm = DPLSTM(input_size, hidden_size, batch_first=True)
+        self.lstm.l0.hh = RNNLinear(hidden_size, 4 * hidden_size, bias=False)
 
     def forward(self, x):
-        return super().forward(x)[0]
+        return self.lstm(x)[0]
 
     def named(self):
         """Its parameters by the protocol's names."""
-        return {"weight_ih": self.l0.ih.weight, "weight_hh": self.l0.hh.weight, "bias": self.l0.ih.bias}
+        cell = self.lstm.l0
+        return {"weight_ih": cell.ih.weight, "weight_hh": cell.hh.weight, "bias": cell.ih.bias}
 
 
 class Opacus(TorchStrategy):
@@ -42,7 +44,8 @@ class Opacus(TorchStrategy):
 
     def __init__(self, job):
         super().__init__(job, lstm=OneBiasLstm)
-        self.refuse_unsupported()
+        if self.variant == "ew" and job.model.has("lstm"):
+            raise Unsupported("PyTorch's ExpandedWeights have no rule for Opacus's LSTM cell")
         sgd = torch.optim.SGD(self.module.parameters(), lr=job.dp.learning_rate)
         dp = dict(noise_multiplier=job.dp.noise_multiplier, max_grad_norm=job.dp.clip_norm)
         dp |= dict(expected_batch_size=job.dp.expected_batch_size, loss_reduction="mean")
@@ -59,9 +62,6 @@ class Opacus(TorchStrategy):
                 "ew": GradSampleModuleExpandedWeights,
             }[self.variant]
             self.wrapped, self.optimizer = wrap(self.module), DPOptimizer(sgd, **dp)
-
-    def refuse_unsupported(self):
-        """What Opacus 1.6 computes wrongly or not at all."""
 
     def versions(self):
         return {"opacus": __version__}

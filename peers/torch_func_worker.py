@@ -11,11 +11,15 @@ os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="dpsgd-inductor-
 import shutil
 
 import torch
+import torch._dynamo
 from torch.func import functional_call, grad, vmap
 
 from dpsgd_worker import serve
 from torch_model import UnrolledLstm, make_criterion
 from torch_strategy import TorchStrategy
+
+# The gate loads and asks for shapes more often than training would; past the limit, steps would silently run eagerly.
+torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
 
 
 class TorchFunc(TorchStrategy):
