@@ -10,7 +10,6 @@ from torch import nn
 from opacus import GradSampleModule, __version__
 from opacus.grad_sample import GradSampleModuleExpandedWeights, GradSampleModuleFastGradientClipping
 from opacus.layers import DPLSTM
-from opacus.layers.dp_rnn import RNNLinear
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 
@@ -20,12 +19,13 @@ from torch_strategy import TorchStrategy
 
 
 class OneBiasLstm(nn.Module):
-    """Opacus's LSTM with one bias in place of two that always add up. Its type must stay DPLSTM: Opacus looks for that."""
+    """Opacus's LSTM with one bias: the other, which would add up with it, is zero and stays so. The type must stay DPLSTM:
+    Opacus looks for that."""
 
     def __init__(self, input_size, hidden_size):
         super().__init__()
         self.lstm = DPLSTM(input_size, hidden_size, batch_first=True)
-        self.lstm.l0.hh = RNNLinear(hidden_size, 4 * hidden_size, bias=False)
+        self.lstm.l0.hh.bias.requires_grad_(False).zero_()
 
     def forward(self, x):
         return self.lstm(x)[0]
