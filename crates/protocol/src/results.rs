@@ -131,6 +131,9 @@ pub struct RunConfig {
     pub learning_rate: f64,
     /// Seconds that one request to a worker may take.
     pub timeout_s: f64,
+    /// Seconds that all processes of one row may take together; `null` for no limit.
+    #[serde(default)]
+    pub row_limit_s: Option<f64>,
 }
 
 /// Whether a data set is the real one.
@@ -215,6 +218,9 @@ pub struct ProcessRun {
     pub energy_j: Option<f64>,
     /// Examples left out for a NaN or an infinity in their gradient.
     pub non_finite_examples: u64,
+    /// Whether the row's time limit ended it before all its epochs; those that were whole are kept.
+    #[serde(default)]
+    pub capped: bool,
 }
 
 /// One row: a contender on a workload.

@@ -1,7 +1,8 @@
 //! Plots, tables and a page from a results file alone.
 //!
 //! [`plots`] writes six plots per workload, each as SVG and PNG, and an `index.html` that shows them all. [`table`] is
-//! for a terminal, [`markdown`] for a document. Contenders that failed are listed in all of them.
+//! for a terminal, [`markdown`] for a document. Contenders that failed are listed in all of them, and all end with the
+//! talk's [`claims`].
 //!
 //! A plot is first a list of marks in logical pixels, which charts make from one workload's cells, and is then
 //! drawn by plotters twice. Text is measured and drawn with an embedded font, so that a bare machine makes the same
@@ -9,6 +10,7 @@
 
 mod axis;
 mod charts;
+mod claims;
 mod figure;
 mod font;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use dpsgd_protocol::results::{Results, write_whole};
 
 use crate::view::View;
 
+pub use crate::claims::{Claim, Verdict, claims};
 pub use crate::table::{markdown, table};
 
 /// Plots that can't be written.

@@ -2,6 +2,7 @@
 
 use dpsgd_protocol::results::{DataKind, Results};
 
+use crate::claims::{Claim, claims};
 use crate::render::escape;
 use crate::table::{Sheet, sheets};
 use crate::units;
@@ -17,6 +18,7 @@ figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; border: 1px so
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e6ea; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.claims th, .claims td { text-align: left; white-space: normal; vertical-align: top; }
 dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1rem; } dt { color: #5b636e; } dd { margin: 0; }
 .notes { font-size: 13px; padding-left: 1.2rem; } .absent td { color: #9a3412; } nav a { margin-right: 1rem; }
 .tag { font-size: .8rem; color: #9a3412; border: 1px solid #9a3412; border-radius: 3px; padding: 0 .4rem; }
@@ -37,7 +39,7 @@ pub fn page(results: &Results, figures: &[(String, Vec<String>)]) -> String {
     for (i, (workload, _)) in figures.iter().enumerate() {
         html.push_str(&format!("<a href=\"#workload-{i}\">{}</a>", escape(workload)));
     }
-    html.push_str("</nav>\n");
+    html.push_str("<a href=\"#claims\">claims</a></nav>\n");
     for (i, (workload, svgs)) in figures.iter().enumerate() {
         let view = View::new(results, workload);
         let tag = if view.synthetic() { " <span class=\"tag\">synthetic data</span>" } else { "" };
@@ -51,7 +53,22 @@ pub fn page(results: &Results, figures: &[(String, Vec<String>)]) -> String {
         }
         sheets.iter().for_each(|sheet| html.push_str(&table(sheet)));
     }
+    html.push_str(&claims_table(results));
     html.push_str("</body>\n</html>\n");
+    html
+}
+
+/// The talk's claims and what this run says of them.
+fn claims_table(results: &Results) -> String {
+    let mut html = String::from(
+        "<h2 id=\"claims\">The claims of the 2020 talk, in this run</h2>\n<table class=\"claims\">\n<thead><tr>\
+         <th scope=\"col\">claim</th><th scope=\"col\">found</th><th scope=\"col\">verdict</th></tr></thead>\n<tbody>\n",
+    );
+    for Claim { claim, found, verdict } in claims(results) {
+        let (claim, found) = (escape(claim), escape(&found));
+        html.push_str(&format!("<tr><td>{claim}</td><td>{found}</td><td>{}</td></tr>\n", verdict.text()));
+    }
+    html.push_str("</tbody>\n</table>\n");
     html
 }
 

@@ -5,6 +5,7 @@ use dpsgd_core::Mode;
 use dpsgd_protocol::results::{Cell, Results};
 use dpsgd_stats::break_even;
 
+use crate::claims::{Claim, claims};
 use crate::render::printable;
 use crate::units;
 use crate::view::{self, View, counts, interval, why};
@@ -158,6 +159,11 @@ pub fn table(results: &Results) -> String {
         }
         text.push_str(&format!("{}. {}.\n\n", view.replicates(), view.machine()));
     }
+    text.push_str("The claims of the 2020 talk, in this run:\n");
+    for Claim { claim, found, verdict } in claims(results) {
+        text.push_str(&indented(claim));
+        text.push_str(&indented(&format!("   {}: {found}", verdict.text())));
+    }
     printable_lines(&text)
 }
 
@@ -242,6 +248,12 @@ pub fn markdown(results: &Results) -> String {
             }
         }
         text.push_str(&format!("{}. {}.\n\n", view.replicates(), markdown_text(&view.machine())));
+    }
+    text.push_str("## The claims of the 2020 talk, in this run\n\n");
+    text.push_str(&markdown_row(["claim", "found", "verdict"].into_iter()));
+    text.push_str("|---|---|---|\n");
+    for Claim { claim, found, verdict } in claims(results) {
+        text.push_str(&markdown_row([claim, found.as_str(), verdict.text()].into_iter()));
     }
     text
 }

@@ -60,6 +60,8 @@ pub struct ConfigFile {
     pub device: Option<Device>,
     /// Seconds that one request to a worker may take, 0.001 to 1,000,000.
     pub timeout_s: f64,
+    /// Seconds that all processes of one row may take together, each an equal share; no limit unless given.
+    pub row_limit_s: Option<f64>,
     /// Hyperparameters.
     pub dp: DpValues,
     /// Workloads of the user's own.
@@ -133,6 +135,9 @@ pub struct Config {
     pub dp: DpValues,
     /// What one request to a worker may take.
     pub timeout: Duration,
+    /// What all processes of one row may take together, each an equal share. A process that reaches its share ends with
+    /// the epochs that it has.
+    pub row_limit: Option<Duration>,
     /// The user's folder of full data sets.
     pub data: Option<PathBuf>,
 }
@@ -248,13 +253,16 @@ impl Config {
             let option = option.or(args.examples.map(|_| "examples"));
             check_against(&batch_sizes, examples, "examples").map_err(|reason| place.wrong(option, reason))?;
         }
-        let (least, most) = TIMEOUTS_S;
-        if !(least..=most).contains(&file.timeout_s) {
+        let seconds = |key: &str, value: f64| match (TIMEOUTS_S.0..=TIMEOUTS_S.1).contains(&value) {
+            true => Ok(Duration::from_secs_f64(value)),
             // As `{:?}`: 1e300, not three hundred digits.
-            let reason = format!("timeout_s = {:?}: must be {least} to {most} seconds", file.timeout_s);
-            return Err(place.wrong(None, reason));
-        }
-        let timeout = Duration::from_secs_f64(file.timeout_s);
+            false => {
+                let (least, most) = TIMEOUTS_S;
+                Err(place.wrong(None, format!("{key} = {value:?}: must be {least} to {most} seconds")))
+            }
+        };
+        let timeout = seconds("timeout_s", file.timeout_s)?;
+        let row_limit = file.row_limit_s.map(|limit| seconds("row_limit_s", limit)).transpose()?;
         check_data_folder(selection.data.as_deref())?;
         let config = Config {
             path: path.map(Path::to_path_buf),
@@ -271,6 +279,7 @@ impl Config {
             seed: file.seed,
             dp: file.dp,
             timeout,
+            row_limit,
             data: selection.data.clone(),
         };
         config.dp(Mode::Private, config.batch_sizes[0]).validate().map_err(|reason| place.wrong(None, reason))?;
@@ -310,6 +319,7 @@ impl Config {
             noise_multiplier: self.dp.noise_multiplier,
             learning_rate: self.dp.learning_rate,
             timeout_s: self.timeout.as_secs_f64(),
+            row_limit_s: self.row_limit.map(|limit| limit.as_secs_f64()),
         }
     }
 }
@@ -357,6 +367,7 @@ fn everything(registry: &Registry) -> ConfigFile {
         threads: None,
         device: None,
         timeout_s: 600.0,
+        row_limit_s: None,
         dp: DpValues { clip_norm: 1.0, noise_multiplier: 1.0, learning_rate: 0.1 },
         own_workloads: Vec::new(),
     }

@@ -60,6 +60,10 @@ pub struct Entry {
     /// Environment variables of the worker.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// The Python modules that its worker cannot do without, as imported: what an interpreter given with `--python` must
+    /// have.
+    #[serde(default)]
+    pub modules: Vec<String>,
     /// Whether it takes a batch in which no example counts.
     pub empty_batch: bool,
     /// Whether it leaves out, and counts, examples whose gradient holds a NaN or an infinity.
@@ -76,6 +80,8 @@ pub struct Variant {
     pub description: String,
     /// Largest relative L2 error of an update, in place of the strategy's.
     pub tolerance: Option<f64>,
+    /// Whether it takes a batch in which no example counts, in place of the strategy's.
+    pub empty_batch: Option<bool>,
 }
 
 /// A kind of device.
@@ -115,6 +121,12 @@ pub enum Environment {
     None,
     /// libtorch, from the user or from a Python environment with torch.
     Libtorch,
+    /// Python with PyTorch and what is built on it.
+    Torch,
+    /// Python with JAX and what is built on it.
+    Jax,
+    /// Python with TensorFlow and what is built on it.
+    Tf,
 }
 
 /// How to build a worker.
@@ -146,6 +158,8 @@ pub struct Contender {
     pub variant: Option<String>,
     /// Largest relative L2 error of an update.
     pub tolerance: f64,
+    /// Whether it takes a batch in which no example counts.
+    pub empty_batch: bool,
 }
 
 impl Contender {
@@ -230,12 +244,17 @@ impl Registry {
 impl Entry {
     /// One contender per variant, or a single one.
     pub fn contenders(&self) -> Vec<Contender> {
-        let contender =
-            |variant: Option<String>, tolerance| Contender { strategy: self.name.clone(), variant, tolerance };
+        let (tolerance, empty_batch) = (self.tolerance, self.empty_batch);
+        let alone = Contender { strategy: self.name.clone(), variant: None, tolerance, empty_batch };
         if self.variants.is_empty() {
-            return vec![contender(None, self.tolerance)];
+            return vec![alone];
         }
-        let of = |variant: &Variant| contender(Some(variant.name.clone()), variant.tolerance.unwrap_or(self.tolerance));
+        let of = |variant: &Variant| Contender {
+            variant: Some(variant.name.clone()),
+            tolerance: variant.tolerance.unwrap_or(tolerance),
+            empty_batch: variant.empty_batch.unwrap_or(empty_batch),
+            ..alone.clone()
+        };
         self.variants.iter().map(of).collect()
     }
 
@@ -266,6 +285,10 @@ impl Entry {
         if self.start.first().is_none_or(String::is_empty) {
             return Err("start = []: the first item is the program, such as \"{workers}/dpsgd-naive\"".into());
         }
+        let module = |name: &str| name.split('.').all(|part| !part.is_empty() && part.chars().all(is_of_identifiers));
+        if let Some(name) = self.modules.iter().find(|name| !module(name)) {
+            return Err(format!("modules: `{name}` is no module: write it as Python imports it, such as \"torch\""));
+        }
         for text in &self.start {
             if let Some(word) = placeholders(text).find(|word| !PLACEHOLDERS.contains(word)) {
                 return Err(unknown("placeholder in start", word, &PLACEHOLDERS));
@@ -287,6 +310,10 @@ fn beside(folder: &Path, program: &str) -> String {
 /// The words in braces in `text`.
 fn placeholders(text: &str) -> impl Iterator<Item = &str> {
     text.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(word, _)| word))
+}
+
+fn is_of_identifiers(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// Names become file names, table cells and items of comma-separated lists.

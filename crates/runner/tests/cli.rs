@@ -138,6 +138,12 @@ fn counts_and_limits_beyond_all_sense_are_refused_with_the_range() {
     for (value, shown) in [("0", "0.0"), ("-1.0", "-1.0"), ("1e300", "1e300"), ("1e-300", "1e-300"), ("nan", "NaN")] {
         let expected = format!("timeout_s = {shown}: must be 0.001 to 1000000 seconds");
         assert_config_refused("timeout_s = 60", &format!("timeout_s = {value}"), &[&expected]);
+        let row_limit = format!("timeout_s = 60\nrow_limit_s = {value}");
+        assert_config_refused(
+            "timeout_s = 60",
+            &row_limit,
+            &[&format!("row_{}", expected.replacen("timeout", "limit", 1))],
+        );
     }
 }
 
@@ -296,7 +302,22 @@ fn doctor_names_what_is_missing_with_the_fix_and_ends_with_status_2() {
 #[test]
 fn doctor_is_content_with_prebuilt_workers_that_need_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let registry = REGISTRY.to_string() + &REGISTRY.replace("naive", "batched");
+    // Whatever the default config names, as workers that need no build and no environment.
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench-configs/default.toml");
+    let default: toml::Table = std::fs::read_to_string(default).unwrap().parse().unwrap();
+    let mut variants = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    for name in default["strategies"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()) {
+        let (strategy, variant) = name.split_once(':').unwrap_or((name, "only"));
+        variants.entry(strategy).or_default().push(variant);
+    }
+    let entry = |(strategy, variants): (&&str, &Vec<&str>)| {
+        let variants: String = variants
+            .iter()
+            .map(|name| format!("[[strategy.variants]]\nname = {name:?}\ndescription = \"a test\"\n"))
+            .collect();
+        REGISTRY.replace("naive", strategy) + "\n" + &variants
+    };
+    let registry: String = variants.iter().map(entry).collect();
     std::fs::write(folder.path().join("reg.toml"), registry).unwrap();
     let output = runner(folder.path(), &["doctor", "--registry", "reg.toml", "--workers", "."]);
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));

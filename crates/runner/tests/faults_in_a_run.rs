@@ -57,6 +57,12 @@ impl Run {
         run
     }
 
+    /// Sets `row_limit_s`.
+    fn limit_rows(&self, seconds: u32) {
+        let config = std::fs::read_to_string(self.file("config.toml")).unwrap();
+        std::fs::write(self.file("config.toml"), format!("row_limit_s = {seconds}\n{config}")).unwrap();
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -162,6 +168,38 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
     }
     // 4: a contender was disqualified.
     assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_row_that_reaches_its_time_limit_keeps_its_whole_epochs_and_says_that_it_was_capped() {
+    let second_epoch = format!("hang-on={}:FILE", GATE_EPOCHS + 2);
+    let run = Run::new(600, &[("good", "none", "start"), ("slow", &second_epoch, "epoch")]);
+    run.limit_rows(10);
+    let output = run.carry_out(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows = run.rows();
+    let shape = |name| row(&rows, name).processes.iter().map(|p| (p.epochs_s.len(), p.capped)).collect::<Vec<_>>();
+    assert_eq!(shape("good"), [(EPOCHS, false); PROCESSES]);
+    // Each process has an equal share of the limit: one that is stopped leaves the next its own.
+    assert_eq!(shape("slow"), [(1, true), (EPOCHS, false)]);
+    let slow = row(&rows, "slow");
+    assert_eq!(slow.status, Status::Ok);
+    assert!(slow.median_epoch_s.unwrap() > 0.0);
+    let capped = "capped: the row's time limit ended 1 of 2 processes early; 3 whole epochs are kept";
+    assert!(slow.warnings.iter().any(|warning| warning.starts_with(capped)), "{:?}", slow.warnings);
+    assert!(row(&rows, "good").warnings.iter().all(|warning| !warning.contains("capped")));
+}
+
+#[test]
+fn a_row_that_has_no_whole_epoch_within_its_time_limit_is_a_timeout() {
+    let first_epoch = format!("hang-on={}:FILE", GATE_EPOCHS + 1);
+    let run = Run::new(600, &[("slow", &first_epoch, "epoch")]);
+    run.limit_rows(6);
+    run.carry_out(&[]);
+    let rows = run.rows();
+    let (slow, reason) = (row(&rows, "slow"), row(&rows, "slow").reason.as_deref().unwrap());
+    assert_eq!((slow.status, slow.median_epoch_s), (Status::Timeout, None));
+    assert!(reason.contains("not one epoch in 3 s") && reason.contains("row_limit_s"), "{reason}");
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl Sample {
         }
     }
 
+    #[allow(dead_code, reason = "not every test draws it")]
     pub fn many(n: usize) -> Self {
         let contenders = (0..n).map(|i| {
             let name = format!("contender-{i}:with-a-long-variant-name-{}", "abcdefghijklmnop".repeat(1 + i % 3));
@@ -109,6 +110,7 @@ impl Sample {
                 noise_multiplier: 1.1,
                 learning_rate: 0.1,
                 timeout_s: 600.0,
+                row_limit_s: None,
             },
             cells,
         }
@@ -231,6 +233,7 @@ impl Sample {
             gpu_utilization: None,
             energy_j: None,
             non_finite_examples: 0,
+            capped: false,
         }
     }
 }

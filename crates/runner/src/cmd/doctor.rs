@@ -6,8 +6,9 @@ use super::Outcome;
 use crate::cli::{DoctorArgs, EXIT_ERROR, EXIT_OK};
 use crate::config::{Config, read_registry};
 use crate::registry::Environment;
+use crate::setup::environment::{self, Spec, TORCH};
 use crate::setup::python::Python;
-use crate::setup::{Host, libtorch};
+use crate::setup::{Host, interpreter, libtorch};
 
 /// One line of the answer.
 struct Finding {
@@ -51,13 +52,23 @@ pub fn run(args: &DoctorArgs) -> Outcome {
     let python = host.python().map(|executable| Python::probe(&host, &executable));
     let libtorch = libtorch_finding(&host, python.as_ref());
     let have_libtorch = matches!(libtorch.state, State::Ok);
-    findings.push(python_finding(python.as_ref(), needs_libtorch && !have_libtorch));
+    let mut lacking: Vec<&Spec> = wanted.iter().filter_map(|entry| interpreter::spec(entry.environment)).collect();
+    lacking.retain(|spec| host.python.is_none() && !environment::is_current(&host, spec));
+    if needs_libtorch && !have_libtorch {
+        lacking.push(&TORCH);
+    }
+    findings.push(python_finding(python.as_ref(), &lacking));
     findings.push(match host.which("uv") {
         Some(uv) => ok("uv", version_of(&host, &uv)),
-        None if have_libtorch => absent("uv", "not on PATH; nothing is left to install"),
+        None if lacking.is_empty() => absent("uv", "not on PATH; nothing is left to install"),
         None => absent("uv", "not on PATH; setup installs its own"),
     });
     findings.push(libtorch);
+    let mut environments: Vec<Environment> = wanted.iter().map(|entry| entry.environment).collect();
+    environments.sort();
+    environments.dedup();
+    findings
+        .extend(environments.into_iter().filter_map(interpreter::spec).map(|spec| environment_finding(&host, spec)));
     for entry in wanted.iter().filter(|entry| entry.build.is_some()) {
         findings.push(worker(&host, entry.build.as_ref().map_or("", |build| &build.package)));
     }
@@ -114,21 +125,37 @@ fn compiler(host: &Host, needed: bool) -> Finding {
     }
 }
 
-fn python_finding(python: Option<&Result<Python, String>>, needed: bool) -> Finding {
-    let lacking = if needed { missing } else { absent };
+/// `lacking` are the environments that are still to be installed, with which it must fit.
+fn python_finding(python: Option<&Result<Python, String>>, lacking: &[&Spec]) -> Finding {
+    let state = if lacking.is_empty() { absent } else { missing };
+    let wanted = format!("install python3 ({})", TORCH.python_text());
     match python {
-        None => lacking("python3", "not on PATH: install python3 (3.10 to 3.14)".into()),
-        Some(Err(reason)) => lacking("python3", format!("{reason}: install python3 (3.10 to 3.14)")),
+        None => state("python3", format!("not on PATH: {wanted}")),
+        Some(Err(reason)) => state("python3", format!("{reason}: {wanted}")),
         Some(Ok(python)) => {
             let text = format!("{} ({})", python.version_text(), python.executable.display());
-            let too_different = needed && !python.is_supported();
-            if too_different {
-                missing("python3", format!("{text}: must be 3.10 to 3.14"))
-            } else {
-                ok("python3", text)
+            match lacking.iter().find(|spec| !python.is_among(&spec.python)) {
+                Some(spec) => {
+                    missing("python3", format!("{text}: must be {} for {}", spec.python_text(), spec.purpose))
+                }
+                None => ok("python3", text),
             }
         }
     }
+}
+
+fn environment_finding(host: &Host, spec: &Spec) -> Finding {
+    if let Some(own) = &host.python {
+        return ok("environment", format!("{}: {} (--python)", spec.name, own.display()));
+    }
+    if environment::is_current(host, spec) {
+        return ok("environment", format!("{}: {}", spec.name, spec.interpreter(host).display()));
+    }
+    let Spec { name, gigabytes, .. } = spec;
+    absent(
+        "environment",
+        format!("{name}: not installed yet ({gigabytes} GB): `runner setup`, or the first run, does it"),
+    )
 }
 
 fn libtorch_finding(host: &Host, python: Option<&Result<Python, String>>) -> Finding {

@@ -8,7 +8,7 @@ use crate::checkout::Checkout;
 use crate::cli::{EXIT_OK, ListArgs};
 use crate::config::{Workload, built_in_workloads, check_data_folder, read_registry};
 use crate::registry::{Entry, Environment, Registry};
-use crate::setup::{Host, libtorch};
+use crate::setup::{Host, environment, interpreter, libtorch};
 
 /// Prints the lists, or the plans.
 pub fn run(args: &ListArgs) -> Outcome {
@@ -44,6 +44,20 @@ fn strategies(host: &Host, registry: &Registry) {
 fn availability(host: &Host, entry: &Entry) -> String {
     let missing = match entry.environment {
         Environment::None => None,
+        Environment::Torch | Environment::Jax | Environment::Tf if host.python.is_some() => None,
+        Environment::Torch | Environment::Jax | Environment::Tf => {
+            let spec = interpreter::spec(entry.environment).expect("these have one");
+            match (environment::is_current(host, spec), host.which("python3")) {
+                (true, _) => None,
+                (false, None) => Some("no python3 to run it with".to_string()),
+                (false, Some(_)) => {
+                    let (name, gigabytes) = (spec.name, spec.gigabytes);
+                    return format!(
+                        "environment {name} ({gigabytes} GB) is installed by the first run, or by `runner setup`"
+                    );
+                }
+            }
+        }
         Environment::Libtorch => match libtorch::find(host) {
             Ok(Some(_)) => None,
             Ok(None) if host.python().is_none() => Some("no libtorch, and no python3 to get it with".to_string()),

@@ -91,7 +91,7 @@ impl Bench<'_> {
         let entry = self.entry(contender);
         let expectations = Expectations {
             tolerance: contender.tolerance,
-            empty_batch: entry.empty_batch,
+            empty_batch: contender.empty_batch,
             non_finite: entry.non_finite,
         };
         let timeout = self.config.timeout;

@@ -303,6 +303,7 @@ impl<'a> Run<'a> {
             batch_size: cell.batch_size,
             round,
             timeout: config.timeout,
+            limit: config.row_limit.map(|limit| limit / config.processes as u32),
         };
         process::measure(&job, &launch, self.bench.guard, || progress.advance(1))
     }

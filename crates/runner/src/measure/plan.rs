@@ -73,7 +73,8 @@ pub fn guess_seconds(cells: &[PlannedCell<'_>], config: &Config) -> f64 {
         let flops = cost::plain_step(&cell.workload.model, 1).map_or(0.0, |cost| cost.flops) * examples;
         let factor = if cell.mode == Mode::Private { ASSUMED_PRIVATE_FACTOR } else { 1.0 };
         let dispatch = examples / cell.batch_size as f64 * ASSUMED_STEP_S;
-        ASSUMED_START_S * config.processes as f64 + epochs * factor * (flops / ASSUMED_FLOPS + dispatch)
+        let seconds = ASSUMED_START_S * config.processes as f64 + epochs * factor * (flops / ASSUMED_FLOPS + dispatch);
+        config.row_limit.map_or(seconds, |limit| seconds.min(limit.as_secs_f64()))
     };
     cells.iter().map(seconds).sum()
 }
@@ -84,8 +85,8 @@ const ASSUMED_FLOPS: f64 = 2e10;
 const ASSUMED_PRIVATE_FACTOR: f64 = 5.0;
 /// Seconds of one step beside its FLOPs; a guess.
 const ASSUMED_STEP_S: f64 = 1e-3;
-/// Seconds to start a process and load into it; a guess.
-const ASSUMED_START_S: f64 = 2.0;
+/// Seconds to start a process, load into it and compile what it compiles; a guess between a Rust worker and a JIT.
+const ASSUMED_START_S: f64 = 5.0;
 
 #[cfg(test)]
 mod tests {

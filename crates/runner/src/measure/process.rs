@@ -41,6 +41,8 @@ pub struct Job<'a> {
     pub round: usize,
     /// How long one request may take.
     pub timeout: Duration,
+    /// How long the process may take; at least one epoch must be whole by then.
+    pub limit: Option<Duration>,
 }
 
 /// Starts a worker and checks that it is the one asked for.
@@ -65,6 +67,7 @@ pub fn measure(
         Device::Cuda(ordinal) => u32::try_from(ordinal).ok().and_then(GpuBefore::read),
         Device::Cpu => None,
     };
+    let started = Instant::now();
     let mut worker = start(job.strategy, launch, guard, job.timeout)?;
     let mut sampler = Sampler::start_with_gpu(worker.pid(), SAMPLING_INTERVAL, gpu);
     let load = Request::Load {
@@ -94,11 +97,23 @@ pub fn measure(
         gpu_utilization: None,
         energy_j: None,
         non_finite_examples: 0,
+        capped: false,
     };
     for schedule in &job.schedules {
         let request = Request::Epoch { schedule: schedule.clone() };
+        let left = job.limit.map(|limit| limit.saturating_sub(started.elapsed()));
         let begin = Instant::now();
-        match worker.request(&request, job.timeout)? {
+        let reply = match worker.request(&request, left.map_or(job.timeout, |left| left.min(job.timeout))) {
+            Err(error) if error.status == Status::Timeout && left.is_some_and(|left| left < job.timeout) => {
+                if run.epochs_s.is_empty() {
+                    return Err(out_of_time(job.limit.expect("something is left of it")));
+                }
+                run.capped = true;
+                break;
+            }
+            answered => answered?,
+        };
+        match reply {
             Reply::Epoch { epoch_s, first_step_s, steps, examples, non_finite_examples } => {
                 job.check_work(steps, examples)?;
                 check_clock(epoch_s, begin.elapsed().as_secs_f64())?;
@@ -122,9 +137,19 @@ pub fn measure(
     run.cpu_utilization = usage.cpu_utilization(job.settings.threads);
     run.gpu_peak_bytes = usage.gpu_peak_bytes;
     run.gpu_utilization = usage.gpu_utilization;
-    run.energy_j = usage.energy_j.map(|joules| joules / job.schedules.len() as f64);
-    worker.finish(job.timeout)?;
+    run.energy_j = usage.energy_j.map(|joules| joules / run.epochs_s.len() as f64);
+    if !run.capped {
+        // One that was stopped in the middle of an epoch has been ended.
+        worker.finish(job.timeout)?;
+    }
     Ok(run)
+}
+
+fn out_of_time(limit: Duration) -> WorkerError {
+    let seconds = limit.as_secs_f64();
+    let reason =
+        format!("not one epoch in {seconds} s, this process's share of row_limit_s; raise that, or lower examples");
+    WorkerError::new(Status::Timeout, reason)
 }
 
 impl Job<'_> {

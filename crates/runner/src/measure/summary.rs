@@ -43,6 +43,14 @@ fn warnings(cell: &Cell, wanted_processes: usize) -> Vec<String> {
     if done < wanted_processes {
         warnings.push(format!("{done} of {wanted_processes} processes measured; finish with --resume"));
     }
+    let capped = cell.processes.iter().filter(|process| process.capped).count();
+    if capped > 0 {
+        let epochs: usize = cell.processes.iter().map(|process| process.epochs_s.len()).sum();
+        warnings.push(format!(
+            "capped: the row's time limit ended {capped} of {done} processes early; {epochs} whole epochs are kept, and \
+             with fewer of them the first weighs more in the mean"
+        ));
+    }
     // Between processes, not within one: a first epoch that compiles is no noise.
     let medians: Vec<f64> = cell.processes.iter().filter_map(|process| stats::median(&process.epochs_s)).collect();
     let least = medians.iter().copied().fold(f64::INFINITY, f64::min);

@@ -5,13 +5,14 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
 use super::host::Host;
-use super::python::{Python, SUPPORTED};
+use super::python::Python;
 
 /// The release that is installed when there is no uv on PATH.
 const UV_VERSION: &str = "0.13.9";
@@ -19,64 +20,119 @@ const UV_VERSION: &str = "0.13.9";
 /// The stamp within an environment.
 const STAMP: &str = "dpsgd-bench.installed";
 
-/// The lock of an environment.
-fn lock_file(host: &Host, name: &str) -> PathBuf {
-    host.checkout.peers().join(format!("requirements/{name}.lock"))
+/// An environment that can be installed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Its folder under `.envs` and its lock in `peers/requirements`.
+    pub name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// What it takes on disk.
+    pub gigabytes: f64,
+    /// Minor versions of Python 3 that its lock was made for.
+    pub python: RangeInclusive<u32>,
+}
+
+/// PyTorch and what is built on it; libtorch comes from here too.
+pub const TORCH: Spec = Spec { name: "torch", purpose: "libtorch and PyTorch", gigabytes: 5.0, python: 11..=14 };
+/// JAX and what is built on it.
+pub const JAX: Spec = Spec { name: "jax", purpose: "JAX", gigabytes: 0.6, python: 11..=14 };
+/// TensorFlow and what is built on it.
+pub const TF: Spec = Spec { name: "tf", purpose: "TensorFlow", gigabytes: 2.4, python: 11..=12 };
+
+impl Spec {
+    /// Its lock.
+    fn lock_file(&self, host: &Host) -> PathBuf {
+        host.checkout.peers().join(format!("requirements/{}.lock", self.name))
+    }
+
+    /// Its interpreter, once it is installed.
+    pub fn interpreter(&self, host: &Host) -> PathBuf {
+        host.envs.join(self.name).join("bin/python")
+    }
+
+    /// `3.11 to 3.14`.
+    pub fn python_text(&self) -> String {
+        format!("3.{} to 3.{}", self.python.start(), self.python.end())
+    }
 }
 
 /// What the stamp of an environment must say.
-fn digest(host: &Host, name: &str) -> Result<String, String> {
-    let path = lock_file(host, name);
+fn digest(host: &Host, spec: &Spec) -> Result<String, String> {
+    let path = spec.lock_file(host);
     let lock = fs::read(&path).map_err(|error| format!("{}: {error}; restore it from git", path.display()))?;
     Ok(Sha256::digest(&lock).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Whether environment `name` is installed, to the end, from today's lock.
-pub fn is_current(host: &Host, name: &str) -> bool {
-    let stamp = fs::read_to_string(host.envs.join(name).join(STAMP));
-    matches!((stamp, digest(host, name)), (Ok(stamp), Ok(digest)) if stamp.trim() == digest)
+/// Whether an environment is installed, to the end, from today's lock.
+pub fn is_current(host: &Host, spec: &Spec) -> bool {
+    let stamp = fs::read_to_string(host.envs.join(spec.name).join(STAMP));
+    matches!((stamp, digest(host, spec)), (Ok(stamp), Ok(digest)) if stamp.trim() == digest)
 }
 
-/// Installs environment `name` unless it is current, and returns its folder. Says what it installs, what for and how
-/// large; uv's own progress passes through. The error is one line that ends with the fix.
-pub fn install(host: &Host, python: &Python, name: &str, purpose: &str, gigabytes: f64) -> Result<PathBuf, String> {
-    let folder = host.envs.join(name);
-    let digest = digest(host, name)?;
+/// Installs an environment unless it is current, and returns its folder. Says what it installs, what for and how large;
+/// uv's own progress passes through. The error is one line that ends with the fix.
+pub fn install(host: &Host, python: &Python, spec: &Spec) -> Result<PathBuf, String> {
+    let Spec { purpose, gigabytes, .. } = spec;
+    let folder = host.envs.join(spec.name);
+    let digest = digest(host, spec)?;
     let unwritable = |error: io::Error| format!("{}: {error}; name another folder with --envs", host.envs.display());
-    if !python.is_supported() {
-        let (low, high) = (SUPPORTED.start(), SUPPORTED.end());
-        let (found, version) = (python.executable.display(), python.version_text());
+    if !python.is_among(&spec.python) {
+        let (found, version, wanted) = (python.executable.display(), python.version_text(), spec.python_text());
         return Err(format!(
-            "{found} is Python {version}, must be 3.{low} to 3.{high}: put such a python3 on PATH or name it with --python, then run `runner setup`"
+            "{found} is Python {version}, must be {wanted} for {purpose}: put such a python3 on PATH or name one that has \
+             the packages with --python, then run `runner setup`"
         ));
     }
     fs::create_dir_all(&host.envs).map_err(unwritable)?;
     let _alone = lock(&host.envs).map_err(unwritable)?;
-    if is_current(host, name) {
+    if is_current(host, spec) {
         return Ok(folder);
     }
     if folder.symlink_metadata().is_ok() {
         eprintln!("setup: {} is unfinished or out of date: making it anew", folder.display());
         fs::remove_dir_all(&folder).map_err(unwritable)?;
     }
-    check_room(&host.envs, gigabytes)?;
+    check_room(&host.envs, *gigabytes)?;
     eprintln!("setup: installing {purpose}: {} (about {gigabytes} GB), once", folder.display());
     let uv = uv(host, python)?;
-    let fix = "if this machine uses a package mirror, set UV_DEFAULT_INDEX to it; then run `runner setup` again";
+    let lock = spec.lock_file(host);
     let run = |what: &str, command: &mut Command| match status(command) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(format!("uv could not {what}, for the reason above; {fix}")),
-        Err(error) => Err(format!("uv could not {what}: {error}; {fix}")),
+        Ok(false) => {
+            Err(format!("uv could not {what} of {}, {}", lock.display(), why(&host.envs, free_gigabytes(&host.envs))))
+        }
+        Err(error) => Err(format!("uv could not {what} of {}: {error}; reinstall uv", lock.display())),
     };
     run(
-        "make the environment",
+        "make an environment for the packages",
         uv.command(host).args(["venv", "--quiet", "--python"]).arg(&python.executable).arg(&folder),
     )?;
     let install = ["pip", "install", "--only-binary", ":all:", "--python"];
-    let interpreter = folder.join("bin/python");
-    run("install packages", uv.command(host).args(install).arg(interpreter).arg("-r").arg(lock_file(host, name)))?;
+    run("install the packages", uv.command(host).args(install).arg(spec.interpreter(host)).arg("-r").arg(&lock))?;
     fs::write(folder.join(STAMP), format!("{digest}\n")).map_err(unwritable)?;
     Ok(folder)
+}
+
+/// What may have stopped uv in a folder with so many gigabytes free, and the fix.
+fn why(envs: &Path, free: Option<f64>) -> String {
+    // Less than the smallest package that matters.
+    match free {
+        Some(free) if free < 0.1 => format!(
+            "and {} has {free:.2} GB free: free some, or name another folder with --envs; then run `runner setup` again",
+            envs.display()
+        ),
+        _ => {
+            "for the reason above; check the network, and if this machine uses a package mirror, set UV_DEFAULT_INDEX \
+              to it; then run `runner setup` again"
+                .into()
+        }
+    }
+}
+
+fn free_gigabytes(folder: &Path) -> Option<f64> {
+    let found = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(found.blocks_available() as f64 * found.fragment_size() as f64 / 1e9)
 }
 
 /// Runs `command` with its output on our stderr; whether it succeeded.
@@ -100,8 +156,7 @@ fn lock(envs: &Path) -> io::Result<File> {
 
 /// Refuses to begin an installation that can't fit.
 fn check_room(envs: &Path, gigabytes: f64) -> Result<(), String> {
-    let Ok(found) = nix::sys::statvfs::statvfs(envs) else { return Ok(()) };
-    let free = found.blocks_available() as f64 * found.fragment_size() as f64 / 1e9;
+    let Some(free) = free_gigabytes(envs) else { return Ok(()) };
     if free >= gigabytes {
         return Ok(());
     }
@@ -169,4 +224,18 @@ fn uv(host: &Host, python: &Python) -> Result<Uv, String> {
     Err(format!(
         "{python} could not install uv, for the reason above: install uv, or python3 with venv and pip, and check the network; then run `runner setup` again"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installation_that_filled_the_disk_says_so() {
+        let full = why(Path::new("/here/.envs"), Some(0.004));
+        assert!(full.contains("/here/.envs has 0.00 GB free") && full.contains("--envs"), "{full}");
+        for free in [Some(20.0), None] {
+            assert!(why(Path::new("/here/.envs"), free).contains("check the network"), "{free:?}");
+        }
+    }
 }

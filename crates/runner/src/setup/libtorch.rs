@@ -8,7 +8,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::environment;
+use super::environment::{self, TORCH};
 use super::host::Host;
 use super::python::Python;
 
@@ -78,8 +78,7 @@ pub fn find_or_install(host: &Host) -> Result<Libtorch, String> {
         eprintln!("setup: libtorch {VERSION} found in the torch of {}", python.executable.display());
         return Ok(Libtorch { path: path.clone(), origin: Origin::Python(python.executable) });
     }
-    let folder =
-        environment::install(host, &python, "torch", "libtorch for the strategies written on it", INSTALLED_GB)?;
+    let folder = environment::install(host, &python, &TORCH)?;
     let torch = torch_of(&folder).ok_or_else(|| {
         format!("{}: no torch in it after installing; remove the folder and run `runner setup`", folder.display())
     })?;
@@ -90,21 +89,18 @@ pub fn find_or_install(host: &Host) -> Result<Libtorch, String> {
     Ok(Libtorch { path: path.clone(), origin: Origin::Installed(folder) })
 }
 
-/// What the environment takes on disk.
-const INSTALLED_GB: f64 = 4.6;
-
 /// Why nothing can be installed without Python, and the fix.
 pub(super) fn no_python() -> String {
-    let fix = "install python3 (3.10 to 3.14), or set LIBTORCH to a libtorch of your own";
+    let fix = format!("install python3 ({}), or set LIBTORCH to a libtorch of your own", TORCH.python_text());
     format!("no python3 on PATH, which libtorch {VERSION} would come from: {fix}, then run `runner setup`")
 }
 
 /// The folder that the link of an earlier setup leads to, if that is whole.
 fn linked(host: &Host) -> Option<PathBuf> {
     let target = host.checkout.libtorch_link().canonicalize().ok()?;
-    let ours = host.envs.join("torch").canonicalize().is_ok_and(|ours| target.starts_with(ours));
+    let ours = host.envs.join(TORCH.name).canonicalize().is_ok_and(|ours| target.starts_with(ours));
     // An environment of our own counts only when it was installed to the end, from today's lock.
-    let whole = !ours || environment::is_current(host, "torch");
+    let whole = !ours || environment::is_current(host, &TORCH);
     (whole && check(&target).is_ok()).then_some(target)
 }
 

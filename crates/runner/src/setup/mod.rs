@@ -11,6 +11,7 @@ use crate::registry::{Entry, Environment};
 pub mod build;
 pub mod environment;
 pub mod host;
+pub mod interpreter;
 pub mod libtorch;
 pub mod python;
 
@@ -43,11 +44,17 @@ impl Toolbox {
     /// nothing is installed and cargo compiles nothing.
     pub fn prepare(host: &Host, wanted: &[&Entry]) -> Self {
         let environments: BTreeSet<Environment> = wanted.iter().map(|entry| entry.environment).collect();
+        let interpreters: Interpreters = environments
+            .iter()
+            .filter_map(|environment| Some((*environment, interpreter::find_or_install(host, *environment)?)))
+            .collect();
         let libtorch = environments
             .contains(&Environment::Libtorch)
             .then(|| libtorch::find_or_install(host).map(|found| found.path));
-        let ready = |entry: &Entry| match (entry.environment, &libtorch) {
-            (Environment::Libtorch, Some(Err(reason))) => Err(Unavailable(reason.clone())),
+        let ready = |entry: &Entry| match (entry.environment, &libtorch, interpreters.get(&entry.environment)) {
+            (Environment::Libtorch, Some(Err(reason)), _) | (_, _, Some(Err(reason))) => {
+                Err(Unavailable(reason.clone()))
+            }
             _ => Ok(()),
         };
         let libtorch_path = libtorch.as_ref().and_then(|found| found.as_ref().ok()).map(PathBuf::as_path);
@@ -60,7 +67,12 @@ impl Toolbox {
         let launcher = |entry: &Entry| {
             ready(entry)?;
             let folder = workers_folder(host, entry, &built)?;
-            launcher(host, entry, folder.as_deref(), libtorch_path)
+            let python = match interpreters.get(&entry.environment) {
+                Some(interpreter) => interpreter.clone().ok(),
+                None => host.python(),
+            };
+            interpreter::check_modules(host, python.as_deref(), entry).map_err(Unavailable)?;
+            launcher(host, entry, &Filling { workers: folder, python }, libtorch_path)
         };
         Toolbox { launchers: wanted.iter().map(|entry| (entry.name.clone(), launcher(entry))).collect() }
     }
@@ -68,8 +80,8 @@ impl Toolbox {
     /// How to start the worker of `entry` as it is now; nothing is installed or built. The reason names what would do so.
     pub fn as_it_is(host: &Host, entry: &Entry) -> Result<Launcher, Unavailable> {
         let libtorch = match entry.environment {
-            Environment::None => None,
             Environment::Libtorch => libtorch::find(host).map_err(Unavailable)?.map(|found| found.path),
+            _ => None,
         };
         let folder = match (&host.workers, package(entry)) {
             (Some(folder), _) => Some(folder.clone()),
@@ -83,7 +95,7 @@ impl Toolbox {
                 executable.parent().map(Path::to_path_buf)
             }
         };
-        launcher(host, entry, folder.as_deref(), libtorch.as_deref())
+        launcher(host, entry, &Filling { workers: folder, python: host.python() }, libtorch.as_deref())
     }
 
     /// How to start the worker of a strategy, or why that can't be done.
@@ -128,15 +140,19 @@ fn workers_folder(
     Ok(executable.parent().map(Path::to_path_buf))
 }
 
-fn launcher(
-    host: &Host,
-    entry: &Entry,
-    workers: Option<&Path>,
-    libtorch: Option<&Path>,
-) -> Result<Launcher, Unavailable> {
+/// The interpreter of each environment in use, or why there is none.
+type Interpreters = BTreeMap<Environment, Result<PathBuf, String>>;
+
+/// What placeholders of `start` stand for.
+struct Filling {
+    workers: Option<PathBuf>,
+    python: Option<PathBuf>,
+}
+
+fn launcher(host: &Host, entry: &Entry, filling: &Filling, libtorch: Option<&Path>) -> Result<Launcher, Unavailable> {
     let mut words = Vec::new();
     for text in &entry.start {
-        words.push(expand(host, text, workers)?);
+        words.push(expand(host, text, filling)?);
     }
     let mut words = words.into_iter();
     let mut program = PathBuf::from(words.next().expect("the registry has checked `start`"));
@@ -164,7 +180,7 @@ fn launcher(
 }
 
 /// `text` with its placeholders filled in.
-fn expand(host: &Host, text: &str, workers: Option<&Path>) -> Result<String, Unavailable> {
+fn expand(host: &Host, text: &str, filling: &Filling) -> Result<String, Unavailable> {
     let mut expanded = text.to_string();
     let mut fill = |word: &str, value: &dyn Fn() -> Result<PathBuf, Unavailable>| {
         if expanded.contains(word) {
@@ -174,11 +190,11 @@ fn expand(host: &Host, text: &str, workers: Option<&Path>) -> Result<String, Una
     };
     fill("{workers}", &|| {
         let none = "`{workers}` in `start`, and nothing to build: add `build` to the registry, or name a folder with --workers";
-        workers.map(Path::to_path_buf).ok_or_else(|| Unavailable(none.into()))
+        filling.workers.clone().ok_or_else(|| Unavailable(none.into()))
     })?;
     fill("{python}", &|| {
         let none = "no python3 on PATH: install it, or name an interpreter with --python";
-        host.python().ok_or_else(|| Unavailable(none.into()))
+        filling.python.clone().ok_or_else(|| Unavailable(none.into()))
     })?;
     fill("{peers}", &|| Ok(host.checkout.peers()))?;
     fill("{root}", &|| Ok(host.checkout.root().to_path_buf()))?;
@@ -188,3 +204,6 @@ fn expand(host: &Host, text: &str, workers: Option<&Path>) -> Result<String, Una
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod peers_tests;

@@ -1,14 +1,12 @@
 //! What a Python interpreter is and has.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde::Deserialize;
 
 use super::host::Host;
-
-/// Minor versions of Python 3 that the locks of `peers/requirements` were made for.
-pub const SUPPORTED: std::ops::RangeInclusive<u32> = 10..=14;
 
 /// Asks without importing torch, which takes seconds. The working folder must not pass for a package.
 const PROBE: &str = "\
@@ -17,6 +15,13 @@ sys.path = [p for p in sys.path if p]
 spec = importlib.util.find_spec('torch')
 folders = list(spec.submodule_search_locations or []) if spec else []
 print(json.dumps({'executable': sys.executable, 'version': list(sys.version_info[:3]), 'torch': folders[0] if folders else None}))
+";
+
+/// Prints those of its arguments that are no module here.
+const MISSING: &str = "\
+import sys, importlib.util
+sys.path = [p for p in sys.path if p]
+print(' '.join(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))
 ";
 
 /// An interpreter.
@@ -33,27 +38,39 @@ pub struct Python {
 impl Python {
     /// Starts `executable` and asks it. The error is one line.
     pub fn probe(host: &Host, executable: &Path) -> Result<Self, String> {
-        let failed = |reason: String| format!("{} does not work: {reason}", executable.display());
-        let output = host
-            .command(executable)
-            .args(["-c", PROBE])
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| failed(error.to_string()))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(failed(said.trim().lines().last().unwrap_or("no message").to_string()));
-        }
-        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
+        let answer = ask(host, executable, PROBE, &[])?;
+        serde_json::from_slice(&answer).map_err(|error| does_not_work(executable, &error.to_string()))
     }
 
-    /// Whether the locks were made for its version.
-    pub fn is_supported(&self) -> bool {
-        self.version[0] == 3 && SUPPORTED.contains(&self.version[1])
+    /// Those of `modules` that `executable` does not have. The error is one line.
+    pub fn missing_modules(host: &Host, executable: &Path, modules: &[String]) -> Result<Vec<String>, String> {
+        let found = ask(host, executable, MISSING, modules)?;
+        Ok(String::from_utf8_lossy(&found).split_whitespace().map(str::to_string).collect())
+    }
+
+    /// Whether it is Python 3 with one of these minor versions.
+    pub fn is_among(&self, minor: &RangeInclusive<u32>) -> bool {
+        self.version[0] == 3 && minor.contains(&self.version[1])
     }
 
     /// `3.11.7`.
     pub fn version_text(&self) -> String {
         self.version.map(|number| number.to_string()).join(".")
     }
+}
+
+/// What `program` prints.
+fn ask(host: &Host, executable: &Path, program: &str, args: &[String]) -> Result<Vec<u8>, String> {
+    let mut command = host.command(executable);
+    command.args(["-c", program]).args(args).stdin(Stdio::null());
+    let output = command.output().map_err(|error| does_not_work(executable, &error.to_string()))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(does_not_work(executable, said.trim().lines().last().unwrap_or("no message")))
+}
+
+fn does_not_work(executable: &Path, reason: &str) -> String {
+    format!("{} does not work: {reason}", executable.display())
 }

@@ -9,7 +9,7 @@ use crate::registry::Registry;
 
 /// Stands for any interpreter: answers the probe with the file `probe`, makes a virtual environment of itself, and
 /// "installs" uv by copying.
-const PYTHON: &str = r#"#!/bin/sh
+pub(super) const PYTHON: &str = r#"#!/bin/sh
 PATH=/usr/bin:/bin
 echo "python $*" >> SCRATCH/log
 case "$2" in
@@ -20,18 +20,20 @@ esac
 "#;
 
 /// Makes an environment; installs into it what looks like torch, or stops half-way if there is a file `no-network`.
-const UV: &str = r#"#!/bin/sh
+pub(super) const UV: &str = r#"#!/bin/sh
 PATH=/usr/bin:/bin
 echo "uv $*" >> SCRATCH/log
 case "$1" in
 venv)
     for folder; do :; done
-    mkdir -p "$folder/bin" "$folder/lib/python3.11/site-packages" ;;
+    mkdir -p "$folder/bin" "$folder/lib/python3.11/site-packages"
+    cp "$0" "$folder/bin/python" ;;
 pip)
     torch="$(dirname "$(dirname "$6")")/lib/python3.11/site-packages/torch"
     mkdir -p "$torch/lib" "$torch/include/torch/csrc/api/include/torch"
     touch "$torch/lib/libtorch_cpu.so" "$torch/lib/libtorch_cpu.dylib"
     if [ -e SCRATCH/no-network ]; then exit 1; fi
+    if grep -q '==0.0.0' "$8"; then echo "no solution: there is no version 0.0.0" >&2; exit 1; fi
     touch "$torch/include/torch/csrc/api/include/torch/torch.h"
     echo "__version__ = '2.11.0+cu130'" > "$torch/version.py" ;;
 esac
@@ -40,42 +42,44 @@ esac
 const NOT_IN_PYTHON: &str = r#"{"executable": "SCRATCH/bin/python3", "version": [3, 11, 7], "torch": null}"#;
 
 /// A checkout, a PATH and an `.envs` of a test's own.
-struct Scratch {
+pub(super) struct Scratch {
     folder: tempfile::TempDir,
 }
 
 impl Scratch {
     /// Neither python3 nor uv on PATH yet.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let scratch = Scratch { folder: tempfile::tempdir().unwrap() };
         for folder in ["bin", "root/bench-configs", "root/peers/requirements"] {
             fs::create_dir_all(scratch.path(folder)).unwrap();
         }
         scratch.write("root/Cargo.toml", "");
-        scratch.write("root/peers/requirements/torch.lock", "torch==2.11.0\n");
+        for (name, lock) in [("torch", "torch==2.11.0\n"), ("jax", "jax==0.10.2\n"), ("tf", "tensorflow==2.21.0\n")] {
+            scratch.write(&format!("root/peers/requirements/{name}.lock"), lock);
+        }
         scratch.write("probe", NOT_IN_PYTHON);
         scratch.script("uv.sh", UV);
         scratch
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let text = text.replace("SCRATCH", self.folder.path().to_str().unwrap());
         fs::write(self.path(name), text).unwrap();
     }
 
     /// An executable. It is copied by another process: one that was open for writing here when another test forks could
     /// not be started.
-    fn script(&self, name: &str, text: &str) {
+    pub(super) fn script(&self, name: &str, text: &str) {
         self.write("script", text);
         let mut copy = Command::new("install");
         assert!(copy.args(["-m", "755"]).arg(self.path("script")).arg(self.path(name)).status().unwrap().success());
     }
 
-    fn host(&self) -> Host {
+    pub(super) fn host(&self) -> Host {
         Host {
             checkout: Checkout::around(&self.path("root")).unwrap(),
             envs: self.path("root/.envs"),
@@ -88,7 +92,7 @@ impl Scratch {
     }
 
     /// The programs started since the last call.
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         let log = fs::read_to_string(self.path("log")).unwrap_or_default();
         self.write("log", "");
         log
@@ -131,7 +135,7 @@ fn an_installation_that_fails_half_way_is_reported_and_repaired_by_the_next() {
     scratch.script("bin/uv", UV);
     scratch.write("no-network", "");
     let error = libtorch::find_or_install(&scratch.host()).unwrap_err();
-    assert!(error.contains("uv could not install packages") && error.contains("runner setup"), "{error}");
+    assert!(error.contains("uv could not install the packages of") && error.contains("runner setup"), "{error}");
     assert_eq!(error.lines().count(), 1);
     assert_eq!(libtorch::find(&scratch.host()), Ok(None), "half an environment must not pass for one");
     let leftover = scratch.path("root/.envs/torch/leftover");
@@ -189,7 +193,7 @@ fn a_python_that_the_lock_was_not_made_for_is_refused_with_its_version() {
     scratch.script("bin/python3", PYTHON);
     scratch.write("probe", &NOT_IN_PYTHON.replace("11, 7", "8, 10"));
     let error = libtorch::find_or_install(&scratch.host()).unwrap_err();
-    assert!(error.contains("is Python 3.8.10, must be 3.10 to 3.14"), "{error}");
+    assert!(error.contains("is Python 3.8.10, must be 3.11 to 3.14"), "{error}");
 }
 
 #[test]
@@ -232,12 +236,13 @@ fn an_installation_that_cannot_fit_is_not_begun() {
     scratch.script("bin/python3", PYTHON);
     scratch.script("bin/uv", UV);
     let python = python::Python::probe(&scratch.host(), &scratch.path("bin/python3")).unwrap();
-    let error = environment::install(&scratch.host(), &python, "torch", "everything", 1e9).unwrap_err();
+    let spec = environment::Spec { gigabytes: 1e9, ..environment::TORCH };
+    let error = environment::install(&scratch.host(), &python, &spec).unwrap_err();
     assert!(error.contains("GB free, 1000000000 GB needed"), "{error}");
     assert!(!scratch.log().contains("uv "));
 }
 
-fn registry(scratch: &Scratch, entries: &[(&str, &str)]) -> Registry {
+pub(super) fn registry(scratch: &Scratch, entries: &[(&str, &str)]) -> Registry {
     let entry = |(name, rest): &(&str, &str)| {
         format!("[[strategy]]\nname = \"{name}\"\ndescription = \"\"\nempty_batch = true\nnon_finite = true\n{rest}\n")
     };

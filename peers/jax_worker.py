@@ -1,0 +1,155 @@
+"""JAX: the gradient of one example, vectorized with vmap and compiled with jit.
+
+The step is the one of Subramani, Vadivelu, Kamath (arXiv 2010.09063) as JAX's documentation writes such things today:
+`jit(step, donate_argnums=0)` around `vmap` of a clipped gradient, data on the device, one shape and a mask. Variants
+leave out vmap, jit or both, for the ablation; plain SGD without jit is op by op.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpsgd_worker import Strategy, Unsupported, seed_of, serve, threads_named
+from jax_model import make_loss
+
+
+class Jax(Strategy):
+    """State is (parameters, key of the noise); the step consumes it."""
+
+    name = "jax"
+    variants = ("jit+vmap", "jit+vmap+im2col", "jit", "vmap", "neither")
+
+    def __init__(self, job):
+        if job.settings.device != "cpu":
+            raise Unsupported(f"device {job.settings.device}: this environment has JAX for the CPU only")
+        self.variant = job.settings.variant or next(iter(self.variants), "jit+vmap")
+        self.model = job.model
+        self.loss = make_loss(job.model, "im2col" if self.variant.endswith("im2col") else "lax")
+        self.inputs, self.targets = jnp.array(job.inputs), jnp.array(job.targets)
+        self.key = jax.random.key(seed_of(job.settings))
+        self.state = None
+        self.set_params(job.params)
+        self.steps = {mode: self.known_step(mode) for mode in ("private", "non_private")}
+        self.set_dp(job.dp)
+
+    # What this process has compiled: a second load of the same model finds it. A process that is timed loads once.
+    known = {}
+
+    def known_step(self, mode):
+        """The step, made once for each model, variant and mode."""
+        key = repr(self.model), self.variant, mode
+        if key not in self.known:
+            self.known[key] = self.make_step(mode)
+        return self.known[key]
+
+    def make_step(self, mode):
+        """`step(state, hyper, inputs, targets, indices, mask)` -> the next state."""
+        jit = functools.partial(jax.jit, donate_argnums=0) if "jit" in self.variant else lambda f: f
+        if mode == "non_private":
+            return jit(functools.partial(plain_step, self.loss))
+        if "vmap" in self.variant:
+            return jit(functools.partial(vmap_step, self.loss))
+        return loop_step(self.loss, jit)
+
+    def describe(self):
+        # Its pool is made at the first computation; load has had some.
+        return {
+            "versions": self.versions(),
+            "device": jax.devices()[0].platform,
+            "threads": threads_named("tf_XLAEigen") or 0,
+            "rng": f"{jax.random.key_impl(self.key)} (counter-based, JAX's default)",
+        }
+
+    def versions(self):
+        return {"jax": jax.__version__, "jaxlib": jax.lib.__version__}
+
+    def step(self, indices, mask):
+        self.state = self.current(self.state, self.hyper, self.inputs, self.targets, indices, mask)
+
+    def synchronize(self):
+        jax.block_until_ready(self.state)
+
+    def params(self):
+        return {name: np.asarray(value) for name, value in self.state[0].items()}
+
+    def set_params(self, params):
+        key = self.key if self.state is None else self.state[1]
+        # Copies: the step writes over what it is given.
+        self.state = {name: jnp.array(value) for name, value in params.items()}, key
+
+    def set_dp(self, dp):
+        self.hyper = np.array(
+            [dp.clip_norm, dp.noise_multiplier * dp.clip_norm, dp.learning_rate, dp.expected_batch_size], np.float32
+        )
+        self.current = self.steps[dp.mode]
+
+    @staticmethod
+    def is_out_of_memory(error):
+        return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def clipped_gradient(loss, params, clip_norm, x, y, counts):
+    """The gradient of one example, clipped; zero if it does not count."""
+    gradient = jax.grad(loss)(params, x, y)
+    norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
+    factor = counts * jnp.minimum(1.0, clip_norm / norm)
+    return jax.tree.map(lambda g: factor * g, gradient)
+
+
+def noisy_update(state, hyper, total):
+    """theta - (eta / B) (total + sigma C z)."""
+    params, key = state
+    _, deviation, learning_rate, batch_size = hyper
+    key, fresh = jax.random.split(key)
+    keys = dict(zip(params, jax.random.split(fresh, len(params))))
+
+    def update(name):
+        noise = deviation * jax.random.normal(keys[name], params[name].shape)
+        return params[name] - learning_rate / batch_size * (total[name] + noise)
+
+    return {name: update(name) for name in params}, key
+
+
+def vmap_step(loss, state, hyper, inputs, targets, indices, mask):
+    """All examples at once. Clipping and summing are one product with the factors, which is a fifth faster on a CPU than
+    clipping each gradient and adding them up."""
+    gradients = jax.vmap(jax.grad(loss), (None, 0, 0))(state[0], inputs[indices], targets[indices])
+    norms = jnp.sqrt(sum(jnp.sum(g.reshape(len(g), -1) ** 2, 1) for g in gradients.values()))
+    factors = mask * jnp.minimum(1.0, hyper[0] / norms)
+    return noisy_update(state, hyper, jax.tree.map(lambda g: jnp.tensordot(factors, g, 1), gradients))
+
+
+def loop_step(loss, jit):
+    """One example after the other; each call is compiled if `jit` compiles."""
+
+    def add(total, params, clip_norm, inputs, targets, index, counts):
+        gradient = clipped_gradient(loss, params, clip_norm, inputs[index], targets[index], counts)
+        return jax.tree.map(jnp.add, total, gradient)
+
+    add, update = jit(add), jit(noisy_update)
+
+    def step(state, hyper, inputs, targets, indices, mask):
+        total = jax.tree.map(jnp.zeros_like, state[0])
+        for index, counts in zip(indices, mask):
+            total = add(total, state[0], hyper[0], inputs, targets, index, counts)
+        return update(state, hyper, total)
+
+    return step
+
+
+def plain_step(loss, state, hyper, inputs, targets, indices, mask):
+    """The mean gradient of the examples that count, in one backward pass."""
+    params, key = state
+
+    def mean_loss(params):
+        losses = jax.vmap(loss, (None, 0, 0))(params, inputs[indices], targets[indices])
+        return jnp.where(mask, losses, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+
+    gradient = jax.grad(mean_loss)(params)
+    return {name: params[name] - hyper[2] * gradient[name] for name in params}, key
+
+
+if __name__ == "__main__":
+    serve(Jax)

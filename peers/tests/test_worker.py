@@ -1,0 +1,173 @@
+"""The shared module by itself: the clock, the protocol's refusals, threads, files. Needs NumPy.
+
+    python -m unittest discover peers/tests
+"""
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from dpsgd_worker import Dp, Strategy, Unsupported, tensors, threads_named
+from dpsgd_worker.protocol import Worker
+
+STEP_S = 0.05
+
+
+class Asynchronous(Strategy):
+    """A step returns at once and is done `STEP_S` later, as on a GPU. It moves the parameter by one."""
+
+    name = "asynchronous"
+
+    def __init__(self, job):
+        if job.model.name == "refused":
+            raise Unsupported("this model, on purpose")
+        self.done = []
+        self.set_params(job.params)
+
+    def describe(self):
+        return {"versions": {}, "device": "cpu", "threads": 1, "rng": "none"}
+
+    def step(self, indices, mask):
+        def compute():
+            time.sleep(STEP_S)
+            self.value["0.bias"] += 1
+
+        thread = threading.Thread(target=compute)
+        thread.start()
+        self.done.append(thread)
+
+    def synchronize(self):
+        for thread in self.done:
+            thread.join()
+        self.done = []
+
+    def params(self):
+        return self.value
+
+    def set_params(self, params):
+        self.value = {name: np.array(value) for name, value in params.items()}
+
+    def set_dp(self, dp):
+        pass
+
+
+class Impatient(Asynchronous):
+    """Waits for something else than its parameters: the mistake of the 2020 comparison."""
+
+    def synchronize(self):
+        pass
+
+
+class Greedy(Asynchronous):
+    """Runs out of memory at its first step."""
+
+    def step(self, indices, mask):
+        raise MemoryError("64 GiB")
+
+
+class WorkerTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        zeros = {"0.weight": np.zeros((1, 2), np.float32), "0.bias": np.zeros(1, np.float32)}
+        tensors.save(self.file("params"), zeros)
+        data = {"inputs": np.ones((6, 2), np.float32), "targets": np.zeros(6, np.float32)}
+        tensors.save(self.file("data"), data)
+        batches = {"indices": np.array([[0, 1], [2, 3], [4, 5]], np.int32), "mask": np.array([[1, 1], [1, 0], [1, 1]], bool)}
+        tensors.save(self.file("schedule"), batches)
+
+    def file(self, name):
+        return str(Path(self.folder.name) / name)
+
+    def load_request(self, model="tiny", **changes):
+        layers = [{"kind": "linear", "in_features": 2, "out_features": 1}]
+        spec = {"name": model, "input": {"features": 2}, "loss": "bce_with_logits", "layers": layers}
+        dp = dict(mode="private", clip_norm=1.0, noise_multiplier=1.0, learning_rate=0.1, expected_batch_size=2.0)
+        settings = dict(variant=None, device="cpu", threads=1, noise_seed=None)
+        files = {"params": self.file("params"), "dataset": self.file("data")}
+        return {"request": "load", "model": spec, **files, "dp": dp, "settings": settings} | changes
+
+    def ask(self, worker, request):
+        return worker.answer(json.dumps(request))
+
+    def loaded(self, strategy):
+        worker = Worker(strategy)
+        self.ask(worker, {"request": "hello", "version": 1})
+        self.assertEqual(self.ask(worker, self.load_request())["reply"], "loaded")
+        return worker
+
+    def test_the_clock_of_an_epoch_stops_when_the_updated_parameters_are_ready(self):
+        epoch = {"request": "epoch", "schedule": self.file("schedule")}
+        honest = self.ask(self.loaded(Asynchronous), epoch)
+        self.assertGreaterEqual(honest["first_step_s"], STEP_S)
+        self.assertGreaterEqual(honest["epoch_s"], honest["first_step_s"])
+        self.assertEqual((honest["steps"], honest["examples"]), (3, 5))
+        hasty = self.ask(self.loaded(Impatient), epoch)
+        self.assertLess(hasty["epoch_s"], STEP_S, "without the wait the same work seems to take no time")
+
+    def test_the_clock_of_a_step_waits_too_and_parameters_are_read_after_it(self):
+        worker = self.loaded(Asynchronous)
+        self.assertGreaterEqual(self.ask(worker, {"request": "step", "indices": [0, 1], "mask": [True, True]})["step_s"], STEP_S)
+        self.ask(worker, {"request": "params", "path": self.file("answer")})
+        self.assertEqual(tensors.load(self.file("answer"))["0.bias"][0], 1.0)
+
+    def test_what_is_unknown_missing_or_out_of_order_is_a_protocol_error(self):
+        fresh = Worker(Asynchronous)
+        self.assertEqual(self.ask(fresh, {"request": "bye"})["kind"], "protocol")
+        self.assertEqual(self.ask(fresh, {"request": "hello", "version": 2})["kind"], "protocol")
+        worker = self.loaded(Asynchronous)
+        dp = self.load_request()["dp"]
+        for wrong in [
+            {"request": "fly"},
+            {"request": "step", "indices": [0]},
+            {"request": "step", "indices": [0], "mask": [True], "more": 1},
+            {"request": "set", "params": None, "dp": dp | {"momentum": 0.9}},
+            {"request": "set", "params": None, "dp": dp | {"clip_norm": 0.0}},
+            {"request": "set", "params": None, "dp": dp | {"mode": "public"}},
+            [],
+        ]:
+            self.assertEqual(self.ask(worker, wrong)["kind"], "protocol", wrong)
+        self.assertEqual(worker.answer("not json")["kind"], "protocol")
+
+    def test_a_strategy_s_error_keeps_its_kind_and_the_worker_goes_on(self):
+        worker = self.loaded(Greedy)
+        step = {"request": "step", "indices": [0, 1], "mask": [True, True]}
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            self.assertEqual(self.ask(worker, step)["kind"], "out_of_memory")
+        self.assertIn("64 GiB", said.getvalue(), "the whole error is in the log")
+        refused = self.ask(worker, self.load_request("refused"))
+        self.assertEqual((refused["kind"], refused["message"]), ("unsupported", "unsupported: this model, on purpose"))
+        self.assertEqual(self.ask(worker, self.load_request())["reply"], "loaded")
+
+    def test_rows_and_masks_that_cannot_be_are_refused(self):
+        worker = self.loaded(Asynchronous)
+        with contextlib.redirect_stderr(io.StringIO()):
+            for indices, mask in [([6], [True]), ([-1], [True]), ([], []), ([0], [True, True])]:
+                reply = self.ask(worker, {"request": "step", "indices": indices, "mask": mask})
+                self.assertEqual((reply["reply"], reply["kind"]), ("error", "failed"), (indices, mask))
+
+    def test_threads_are_counted_as_the_kernel_has_them(self):
+        if threads_named("x") is None:
+            self.skipTest("no /proc here")
+        self.assertEqual(threads_named("a name that no thread has"), 0)
+        own = Path("/proc/self/comm").read_text().strip()
+        self.assertGreaterEqual(threads_named(own), 1)
+
+    def test_hyperparameters_out_of_range_are_named(self):
+        with self.assertRaisesRegex(Exception, "learning_rate = nan"):
+            Dp("private", 1.0, 1.0, float("nan"), 8.0)
+        self.assertTrue(Dp("private", 1.0, 0.0, 0.1, 8.0).is_private)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,74 @@
+"""What the strategies on TensorFlow share: threads, data, variables, and the clock's stop."""
+
+import tensorflow as tf
+
+from dpsgd_worker import Strategy, Unsupported, seed_of, threads_named
+from tf_model import from_native, to_native
+
+
+class TfStrategy(Strategy):
+    """Holds variables and data; a strategy adds its steps: `steps[mode](inputs, targets, indices, mask, hyper)`."""
+
+    rng = "Philox (tf.random.Generator)"
+
+    def __init__(self, job):
+        if job.settings.device != "cpu":
+            raise Unsupported(f"device {job.settings.device}: this worker places its data on the CPU")
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(job.settings.threads)
+            tf.config.threading.set_inter_op_parallelism_threads(job.settings.threads)
+        except RuntimeError:
+            # Its pools are made once per process; a second load finds them made.
+            pass
+        self.variant = job.settings.variant or (self.variants[0] if self.variants else None)
+        self.model = job.model
+        self.embeddings = {f"{layer.position}.weight" for layer in job.model.layers if layer.kind == "embedding"}
+        self.inputs = tf.constant(to_native("inputs", job.inputs))
+        self.targets = tf.constant(job.targets)
+        self.variables = {name: tf.Variable(self.native(name, value)) for name, value in job.params.items()}
+        self.generator = tf.random.Generator.from_seed(seed_of(job.settings), alg="philox")
+        self.steps = self.make_steps()
+        self.set_dp(job.dp)
+
+    def make_steps(self):
+        """Functions `(indices, mask, hyper)` by mode; hyper is C, sigma C, eta and B."""
+        raise NotImplementedError
+
+    def native(self, name, value):
+        """A parameter as TensorFlow lays it out."""
+        return value.copy() if name in self.embeddings else to_native(name, value)
+
+    def describe(self):
+        versions = {"tensorflow": tf.__version__} | self.versions()
+        return {"versions": versions, "device": "cpu", "threads": self.threads(), "rng": self.rng}
+
+    @staticmethod
+    def threads():
+        """The size of the pool that kernels compute in, as the kernel of the machine sees it."""
+        return threads_named("tf_Compute") or tf.config.threading.get_intra_op_parallelism_threads()
+
+    def versions(self):
+        """Of what else computes."""
+        return {}
+
+    def step(self, indices, mask):
+        self.current(tf.constant(indices), tf.constant(mask), self.hyper)
+
+    def synchronize(self):
+        tf.test.experimental.sync_devices()
+
+    def params(self):
+        return {name: from_native(name, value.numpy(), self.embeddings) for name, value in self.variables.items()}
+
+    def set_params(self, params):
+        for name, value in params.items():
+            self.variables[name].assign(self.native(name, value))
+
+    def set_dp(self, dp):
+        values = dp.clip_norm, dp.noise_multiplier * dp.clip_norm, dp.learning_rate, dp.expected_batch_size
+        self.hyper = tf.constant(values, tf.float32)
+        self.current = self.steps[dp.mode]
+
+    @staticmethod
+    def is_out_of_memory(error):
+        return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))

@@ -1,0 +1,68 @@
+"""What the strategies on PyTorch share: threads, data, parameters, and the choice of a batch."""
+
+import numpy as np
+import torch
+
+from dpsgd_worker import Strategy, Unsupported, seed_of
+from torch_model import make_module, named_parameters
+
+
+class TorchStrategy(Strategy):
+    """Holds the module and the data; a strategy adds its step."""
+
+    rng = "mt19937 (PyTorch's default, not cryptographically secure)"
+
+    def __init__(self, job, **options):
+        device = job.settings.device
+        if device != "cpu" and not torch.cuda.is_available():
+            raise Unsupported(f"device {device}: PyTorch finds no CUDA device here")
+        torch.set_num_threads(job.settings.threads)
+        # Seeds every device's default generator.
+        torch.manual_seed(seed_of(job.settings))
+        self.device = torch.device(device)
+        self.variant = job.settings.variant or (self.variants[0] if self.variants else None)
+        self.model = job.model
+        self.module = make_module(job.model, **options).to(self.device)
+        self.parameters = named_parameters(self.module)
+        self.inputs, self.targets = self.place(job.inputs), self.place(job.targets)
+        self.dp = job.dp
+        self.set_params(job.params)
+
+    def place(self, array):
+        """A tensor on the device; tokens and classes as 64-bit integers, which embeddings and losses want."""
+        tensor = torch.from_numpy(array.copy())
+        return (tensor if tensor.is_floating_point() else tensor.long()).to(self.device)
+
+    def describe(self):
+        # The space separates the device from its name.
+        name = "cpu" if self.device.type == "cpu" else f"{self.device} ({torch.cuda.get_device_name(self.device)})"
+        versions = {"torch": torch.__version__} | self.versions()
+        return {"versions": versions, "device": name, "threads": torch.get_num_threads(), "rng": self.rng}
+
+    def versions(self):
+        """Of what else computes."""
+        return {}
+
+    def batch(self, indices, mask):
+        """Inputs and targets of the examples that count; shapes are dynamic here, so padding is left out."""
+        rows = torch.from_numpy(indices if mask.all() else indices[mask]).to(self.device)
+        return self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+
+    def synchronize(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def params(self):
+        return {name: value.detach().cpu().numpy() for name, value in self.parameters.items()}
+
+    def set_params(self, params):
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(torch.from_numpy(np.array(params[name])))
+
+    def set_dp(self, dp):
+        self.dp = dp
+
+    @staticmethod
+    def is_out_of_memory(error):
+        return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
