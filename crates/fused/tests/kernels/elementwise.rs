@@ -3,7 +3,8 @@
 use dpsgd_fused::kernels::{Mask, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
 use dpsgd_fused::simd::Isa;
 
-use crate::generated::{Guarded, POISON, Random, assert_close, assert_near};
+use crate::generated::Random;
+use crate::guarded::{Guarded, POISON, assert_close, assert_near};
 
 /// All short lengths, and some around what is unrolled or cut.
 fn lengths() -> impl Iterator<Item = usize> {

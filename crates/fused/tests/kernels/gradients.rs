@@ -4,7 +4,8 @@ use dpsgd_fused::kernels::{GhostNorm, RankOneNorms, WeightGradient};
 use dpsgd_fused::layout::{Panels, Position, SLACK, Segment};
 use dpsgd_fused::simd::Isa;
 
-use crate::generated::{Guarded, POISON, Random, assert_close, assert_near};
+use crate::generated::Random;
+use crate::guarded::{Guarded, POISON, assert_close, assert_near};
 use crate::products::segments;
 
 /// Positions of which some are the same; inputs overlap, gradients lie apart.
@@ -205,8 +206,10 @@ pub fn ghost_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
                 segments.iter().flat_map(of).chain(bias.then_some(1.0)).collect()
             })
             .collect();
-        let g: Vec<Vec<f64>> =
-            positions.iter().map(|position| widened(&output_gradients[position.gradient as usize..][..outputs])).collect();
+        let g: Vec<Vec<f64>> = positions
+            .iter()
+            .map(|position| widened(&output_gradients[position.gradient as usize..][..outputs]))
+            .collect();
         let (expected, magnitude) = written_out(&a, &g);
         let error = (found - expected).abs();
         assert!(error <= 1e-6 * magnitude, "case {number}, {count} positions: {found} instead of {expected}");

@@ -3,7 +3,8 @@
 use dpsgd_fused::kernels::{LstmCell, LstmCellGradient};
 use dpsgd_fused::simd::Isa;
 
-use crate::generated::{Guarded, Random};
+use crate::generated::Random;
+use crate::guarded::Guarded;
 
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())

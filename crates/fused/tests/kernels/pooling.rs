@@ -4,7 +4,8 @@ use dpsgd_fused::kernels::{Pool, PoolGradient, Pooling, Window, covering};
 use dpsgd_fused::layout::{Frame, Grid, Margins};
 use dpsgd_fused::simd::Isa;
 
-use crate::generated::{Guarded, Random, assert_close};
+use crate::generated::Random;
+use crate::guarded::{Guarded, assert_close};
 
 /// A pooling layer, and where everything lies.
 #[derive(Debug)]
@@ -24,14 +25,18 @@ fn frame(random: &mut Random, grid: Grid) -> Frame {
 }
 
 impl Shape {
-    fn new(random: &mut Random) -> Self {
+    fn new(random: &mut Random, wide_steps: bool) -> Self {
         // Often the sizes that are written out.
         let size = match random.below(4) {
             0 => (2, 2),
             1 => (3, 3),
             _ => (random.within(1..5), random.within(1..5)),
         };
-        let window = Window { h: size.0, w: size.1, step_h: random.within(1..5), step_w: random.within(1..5) };
+        let mut steps = (random.within(1..5), random.within(1..5));
+        if !wide_steps {
+            steps = (steps.0.min(size.0), steps.1.min(size.1));
+        }
+        let window = Window { h: size.0, w: size.1, step_h: steps.0, step_w: steps.1 };
         let (h, w) = (window.h + random.below(7), window.w + random.below(7));
         let c = if random.once_in(3) { random.within(16..70) } else { random.within(1..16) };
         let grid = Grid { h, w, c };
@@ -102,7 +107,7 @@ fn numbers(random: &mut Random, frame: Frame, examples: usize, few: bool) -> Gua
 pub fn pools_are_those_of_windows<I: Isa>(isa: I) {
     let mut random = Random::new(20);
     for number in 0..300 {
-        let shape = Shape::new(&mut random);
+        let shape = Shape::new(&mut random, true);
         let few = random.once_in(2);
         let input = numbers(&mut random, shape.input, shape.examples, few);
         let len = shape.output.buffer(shape.examples.max(1));
@@ -134,9 +139,17 @@ pub fn pools_are_those_of_windows<I: Isa>(isa: I) {
 }
 
 pub fn gradients_of_pools_go_where_the_values_came_from<I: Isa>(isa: I) {
+    check_gradients(isa, false);
+}
+
+pub fn pixels_between_windows_have_no_gradient<I: Isa>(isa: I) {
+    check_gradients(isa, true);
+}
+
+fn check_gradients<I: Isa>(isa: I, wide_steps: bool) {
     let mut random = Random::new(21);
     for number in 0..300 {
-        let shape = Shape::new(&mut random);
+        let shape = Shape::new(&mut random, wide_steps);
         let few = random.once_in(2);
         let input = numbers(&mut random, shape.input, shape.examples, few);
         let len = shape.output.buffer(shape.examples.max(1));
@@ -196,7 +209,7 @@ pub fn gradients_of_pools_go_where_the_values_came_from<I: Isa>(isa: I) {
 pub fn a_nan_in_a_window_wins<I: Isa>(isa: I) {
     let mut random = Random::new(22);
     for _ in 0..60 {
-        let mut shape = Shape::new(&mut random);
+        let mut shape = Shape::new(&mut random, true);
         shape.pooling = Pooling::Max;
         let mut input = numbers(&mut random, shape.input, shape.examples, false);
         for (_, place) in places(shape.input, shape.examples) {
