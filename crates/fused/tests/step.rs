@@ -6,7 +6,8 @@ use dpsgd_fused::Fused;
 
 /// Every variant that this machine can run; says which ones it can't.
 fn variants() -> Vec<&'static str> {
-    let job = |variant| synthetic::job(&ModelSpec::built_in("logreg").expect("built in"), 1, Mode::Private, Some(variant));
+    let job =
+        |variant| synthetic::job(&ModelSpec::built_in("logreg").expect("built in"), 1, Mode::Private, Some(variant));
     let (can, cannot): (Vec<&str>, Vec<&str>) =
         Fused::VARIANTS.iter().partition(|variant| Fused::load(job(variant)).is_ok());
     cannot.iter().for_each(|variant| println!("skipped: {variant}: this processor doesn't have it"));
