@@ -243,6 +243,17 @@ fn a_convolution_with_one_window_is_normed_over_that_window() {
     }
 }
 
+#[test]
+fn a_relu_before_the_loss_masks_its_gradient() {
+    check([2, 9, 17, 40].into_iter().map(|out_features| {
+        let mut model = model(format!("ReLU last, {out_features}"), ModelInput::Features(11));
+        let first = Layer::Linear { in_features: 11, out_features: 12 };
+        let last = Layer::Linear { in_features: 12, out_features };
+        model.layers = vec![first, last, Layer::Relu];
+        model
+    }));
+}
+
 /// From one channel to three.
 fn convolution(kernel_size: Pair, stride: Pair, padding: Pair) -> Layer {
     Layer::Conv2d { in_channels: 1, out_channels: 3, kernel_size, stride, padding }

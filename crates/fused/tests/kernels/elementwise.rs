@@ -1,6 +1,6 @@
-//! Sums, scalings, squares, ReLU.
+//! Sums, scalings, squares, ReLU, softmax.
 
-use dpsgd_fused::kernels::{Mask, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
+use dpsgd_fused::kernels::{CrossEntropyGradient, Mask, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
 use dpsgd_fused::simd::Isa;
 
 use crate::generated::Random;
@@ -95,5 +95,45 @@ pub fn examples_are_scaled_by_factors_of_their_own<I: Isa>(isa: I) {
         let written = (0..factors.len()).flat_map(|example| example * pitch..example * pitch + len);
         values.assert_untouched_but(written, "examples");
         assert!(before.iter().filter(|number| number.to_bits() == POISON.to_bits()).count() == 5 * (pitch - len));
+    }
+}
+
+pub fn cross_entropy_has_the_gradient_softmax_minus_one_hot<I: Isa>(isa: I) {
+    let mut random = Random::new(44);
+    for outputs in 1..70 {
+        let examples = random.below(5);
+        let (pitch, gradient_pitch) = (outputs + random.below(5), outputs + random.below(5));
+        let mut logits = Guarded::new(&mut random, examples * pitch);
+        let size = [1.0, 10.0, 1e4, 1e30][random.below(4)];
+        for example in 0..examples {
+            random.fill(&mut logits[example * pitch..][..outputs]);
+            logits[example * pitch..][..outputs].iter_mut().for_each(|logit| *logit *= size);
+        }
+        let classes: Vec<u32> = (0..examples).map(|_| random.below(outputs) as u32).collect();
+        let mut gradients = Guarded::new(&mut random, examples * gradient_pitch);
+        isa.dispatch(CrossEntropyGradient {
+            logits: &logits,
+            pitch,
+            gradients: &mut gradients,
+            gradient_pitch,
+            outputs,
+            classes: &classes,
+        });
+        for (example, class) in classes.iter().enumerate() {
+            let logits: Vec<f64> = logits[example * pitch..][..outputs].iter().map(|logit| f64::from(*logit)).collect();
+            let largest = logits.iter().copied().fold(f64::MIN, f64::max);
+            let total: f64 = logits.iter().map(|logit| (logit - largest).exp()).sum();
+            for (output, logit) in logits.iter().enumerate() {
+                let softmax = (logit - largest).exp() / total;
+                let expected = if output == *class as usize { softmax - 1.0 } else { softmax };
+                let error = (f64::from(gradients[example * gradient_pitch + output]) - expected).abs();
+                // The difference to the largest has the rounding error of a logit.
+                let scale = softmax * (1.0 + (logit - largest).abs().min(100.0));
+                let allowed = 1e-6 * scale + if output == *class as usize { 1e-7 } else { 1e-37 };
+                assert!(error <= allowed, "{outputs} logits of {size:e}: {expected} is off by {error:e}");
+            }
+        }
+        let written = (0..examples).flat_map(|example| (0..outputs).map(move |o| example * gradient_pitch + o));
+        gradients.assert_untouched_but(written, "gradients");
     }
 }

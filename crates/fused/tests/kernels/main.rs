@@ -65,6 +65,7 @@ macro_rules! tests_of_all {
             elementwise::squared_norms_keep_their_digits,
             elementwise::relu_and_its_mask_turn_at_zero,
             elementwise::examples_are_scaled_by_factors_of_their_own,
+            elementwise::cross_entropy_has_the_gradient_softmax_minus_one_hot,
             math::the_exponential_is_good_to_two_ulp,
             math::the_sigmoid_is_good_to_three_ulp,
             math::the_hyperbolic_tangent_is_good_to_eight_ulp,
