@@ -22,7 +22,7 @@ pub struct Panels {
 impl Panels {
     /// Numbers in all panels.
     pub fn len(&self) -> usize {
-        self.depth * self.outputs
+        self.depth.checked_mul(self.outputs).expect("fewer than 2^64 numbers")
     }
 
     /// Whether there are none.

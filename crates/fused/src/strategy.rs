@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dpsgd_core::{BatchRef, Description, Device, DpSgd, Load, Params, Strategy, StrategyError};
+use dpsgd_core::{
+    BatchRef, Description, Device, DpSgd, Load, Mode, ModelSpec, ParamSpec, Params, Strategy, StrategyError, Tensor,
+};
 
 use crate::engine::{Engine, Step};
 use crate::noise::Key;
@@ -15,6 +17,8 @@ pub struct Fused {
     engine: Box<dyn Step>,
     dp: DpSgd,
     params: Params,
+    model: ModelSpec,
+    examples: usize,
     seeded: bool,
     variant: &'static str,
 }
@@ -52,6 +56,39 @@ impl Fused {
     }
 }
 
+/// Ranges, and that what the step takes in f32 is not rounded to 0, to infinity or to few digits: a NaN or a 0 would be no
+/// privacy at all.
+fn check_dp(dp: &DpSgd) -> Result<(), StrategyError> {
+    dp.validate().map_err(|error| StrategyError::Failed(error.to_string()))?;
+    let noise = dp.noise_multiplier * dp.clip_norm;
+    let rate = dp.learning_rate / dp.expected_batch_size;
+    let normal = |value: f64| (value as f32).is_normal();
+    if dp.mode == Mode::Private && !((noise == 0.0 || normal(noise)) && normal(rate)) {
+        let reason = format!(
+            "noise_multiplier x clip_norm = {noise:e}, learning_rate / expected_batch_size = {rate:e}: must be in the range \
+             of f32, 1.2e-38 to 3.4e38"
+        );
+        return Err(StrategyError::Failed(reason));
+    }
+    Ok(())
+}
+
+/// That there is every tensor of the model, in order and of its shape.
+fn check_params(params: &Params, model: &ModelSpec) -> Result<(), StrategyError> {
+    let specs = model.params();
+    let fit = |(tensor, spec): (&Tensor, &ParamSpec)| {
+        (&tensor.name, &tensor.shape) == (&spec.name, &spec.shape)
+            && tensor.values.len() == spec.shape.iter().product::<usize>()
+    };
+    if params.tensors.len() == specs.len() && params.tensors.iter().zip(&specs).all(fit) {
+        return Ok(());
+    }
+    let names = |names: Vec<String>| names.join(", ");
+    let found = params.tensors.iter().map(|tensor| format!("{} {:?}", tensor.name, tensor.shape)).collect();
+    let wanted = specs.iter().map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect();
+    Err(StrategyError::Failed(format!("parameters {}: model `{}` has {}", names(found), model.name, names(wanted))))
+}
+
 impl Strategy for Fused {
     const NAME: &'static str = "fused";
     const VARIANTS: &'static [&'static str] = &VARIANTS;
@@ -61,6 +98,10 @@ impl Strategy for Fused {
             return Err(StrategyError::Unsupported(format!("device `{asked}`: fused runs on `cpu` only")));
         }
         let failed = |reason: String| StrategyError::Failed(reason);
+        check_dp(&load.dp)?;
+        check_params(&load.params, &load.model)?;
+        load.dataset.check_fits(&load.model).map_err(|error| failed(error.to_string()))?;
+        let examples = load.dataset.len();
         let asked = load.settings.variant.as_deref().unwrap_or(VARIANTS[0]);
         let Some(variant) = VARIANTS.into_iter().find(|variant| *variant == asked) else {
             return Err(StrategyError::Unsupported(format!("variant `{asked}`: fused has {VARIANTS:?}")));
@@ -76,7 +117,7 @@ impl Strategy for Fused {
             Some(seed) => (Key::from_seed(seed), true),
             None => (Key::from_os().map_err(|error| failed(format!("no entropy for the noise: {error}")))?, false),
         };
-        let (dp, params) = (load.dp, load.params.clone());
+        let (dp, params, model) = (load.dp, load.params.clone(), load.model.clone());
         let mut job = Some(Ready { plan, load, key, threads });
         #[cfg(target_arch = "x86_64")]
         let engine = engine::<crate::simd::Avx512>(variant, "avx512", &mut job)
@@ -88,7 +129,7 @@ impl Strategy for Fused {
             return Err(StrategyError::Unsupported(format!("this processor has no {variant}")));
         };
         engine.write(&params);
-        Ok(Fused { engine, dp, params, seeded, variant })
+        Ok(Fused { engine, dp, params, examples, model, seeded, variant })
     }
 
     fn describe(&self) -> Description {
@@ -105,6 +146,15 @@ impl Strategy for Fused {
     }
 
     fn step(&mut self, batch: &BatchRef<'_>) -> Result<(), StrategyError> {
+        let fits = batch.indices.iter().all(|index| (*index as usize) < self.examples);
+        if batch.indices.len() != batch.mask.len() || !fits {
+            let (slots, mask, examples) = (batch.indices.len(), batch.mask.len(), self.examples);
+            let reason =
+                format!("a batch of {slots} slots with a mask of {mask}, of a data set of {examples} examples");
+            return Err(StrategyError::Failed(format!(
+                "{reason}: lengths differ, or an index is not below {examples}"
+            )));
+        }
         self.engine.step(batch, &self.dp);
         Ok(())
     }
@@ -120,11 +170,13 @@ impl Strategy for Fused {
     }
 
     fn set_params(&mut self, params: &Params) -> Result<(), StrategyError> {
+        check_params(params, &self.model)?;
         self.engine.write(params);
         Ok(())
     }
 
     fn set_dp(&mut self, dp: &DpSgd) -> Result<(), StrategyError> {
+        check_dp(dp)?;
         self.dp = *dp;
         Ok(())
     }

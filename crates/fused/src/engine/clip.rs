@@ -77,19 +77,20 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
             Operation::Affine(affine) if affine.method == Method::Kept => {
                 let (own, others) = rest.split_at_mut(affine.panels.len());
                 let positions = positions_of(affine, example);
-                norm += affine_gradient(context, worker, i, affine, positions, own, false);
+                norm += affine_gradient(context, worker, i, affine, positions, own, false, true);
                 rest = others;
             }
             Operation::Lstm(lstm) => {
                 let (own, others) = rest.split_at_mut(lstm.panels.len());
-                norm += lstm_gradient(context, worker, i, lstm, example..example + 1, own, false);
+                norm += lstm_gradient(context, worker, i, lstm, example..example + 1, own, false, true);
                 rest = others;
             }
             Operation::Embedding(embedding) => {
                 let merged = worker.embeddings[i].as_mut().expect("an embedding has memory");
                 let (tokens, frame) = (tokens_of(&worker.tokens, plan.time, example), plan.edges[i + 1].gradient);
                 let gradient = &worker.gradients[i + 1][example * frame.example..];
-                norm += merged.merge(isa, embedding, tokens, frame, gradient);
+                merged.merge(isa, embedding, tokens, frame, gradient);
+                norm += merged.norm(isa, embedding, frame, gradient);
             }
             _ => {}
         }
@@ -97,12 +98,14 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
     if !norm.is_finite() || norm < TINY {
         norm = careful_norm(context, worker, example, &kept);
     }
-    worker.factors[example] = if norm.is_finite() {
-        let norm = norm.sqrt();
-        if norm > clip_norm { (clip_norm / norm) as f32 } else { 1.0 }
-    } else {
+    let factor = if norm.sqrt() > clip_norm { clip_norm / norm.sqrt() } else { 1.0 };
+    // An infinite norm has a factor of 0. One that an f32 can't hold to all digits belongs to a gradient that it can hardly
+    // hold either: it is left out in the same way, which adds no more than clipping would.
+    worker.factors[example] = if norm.is_nan() || factor < f64::from(f32::MIN_POSITIVE) {
         worker.non_finite += 1;
         f32::NAN
+    } else {
+        factor as f32
     };
     let factor = worker.factors[example];
     if !factor.is_nan() {
@@ -131,7 +134,8 @@ fn tokens_of(tokens: &[u32], time: Option<usize>, example: usize) -> &[u32] {
     &tokens[example * time..(example + 1) * time]
 }
 
-/// The gradient of an affine map over some positions, and its squared norm.
+/// The gradient of an affine map over some positions, and its squared norm if asked for.
+#[allow(clippy::too_many_arguments, reason = "what a gradient is made of")]
 fn affine_gradient<I: Isa>(
     context: &Context<'_, I>,
     worker: &Worker,
@@ -140,6 +144,7 @@ fn affine_gradient<I: Isa>(
     positions: &[Position],
     to: &mut [f32],
     accumulate: bool,
+    squares: bool,
 ) -> f64 {
     context.isa.dispatch(WeightGradient {
         inputs: &worker.values[i],
@@ -151,11 +156,12 @@ fn affine_gradient<I: Isa>(
         first_row: 0,
         bias: true,
         accumulate,
-        squares: true,
+        squares,
     })
 }
 
-/// The gradient of an LSTM over some examples, and its squared norm.
+/// The gradient of an LSTM over some examples, and its squared norm if asked for.
+#[allow(clippy::too_many_arguments, reason = "what a gradient is made of")]
 fn lstm_gradient<I: Isa>(
     context: &Context<'_, I>,
     worker: &Worker,
@@ -164,6 +170,7 @@ fn lstm_gradient<I: Isa>(
     examples: std::ops::Range<usize>,
     to: &mut [f32],
     accumulate: bool,
+    squares: bool,
 ) -> f64 {
     let state = worker.lstms[i].as_ref().expect("an LSTM has a state");
     let steps = |per_example: usize| examples.start * per_example..examples.end * per_example;
@@ -177,7 +184,7 @@ fn lstm_gradient<I: Isa>(
         first_row: 0,
         bias: true,
         accumulate,
-        squares: true,
+        squares,
     });
     let of_hidden = context.isa.dispatch(WeightGradient {
         inputs: &worker.values[i + 1],
@@ -189,7 +196,7 @@ fn lstm_gradient<I: Isa>(
         first_row: lstm.inputs,
         bias: false,
         accumulate,
-        squares: true,
+        squares,
     });
     of_inputs + of_hidden
 }
@@ -235,27 +242,36 @@ fn add_block<I: Isa>(
                 let count = affine.positions_per_example();
                 if all_finite {
                     let positions = &affine.positions[..examples * count];
-                    affine_gradient(context, worker, i, affine, positions, to, accumulate);
+                    affine_gradient(context, worker, i, affine, positions, to, accumulate, false);
                 } else {
                     let mut positions = std::mem::take(&mut worker.positions);
                     positions.clear();
                     for example in (0..examples).filter(|example| !worker.factors[*example].is_nan()) {
                         positions.extend_from_slice(positions_of(affine, example));
                     }
-                    affine_gradient(context, worker, i, affine, &positions, to, accumulate);
+                    affine_gradient(context, worker, i, affine, &positions, to, accumulate, false);
                     worker.positions = positions;
                 }
             }
             Operation::Lstm(lstm) if !private => {
-                lstm_gradient(context, worker, i, lstm, 0..examples, &mut sum[lstm.parameters.clone()], accumulate);
+                lstm_gradient(
+                    context,
+                    worker,
+                    i,
+                    lstm,
+                    0..examples,
+                    &mut sum[lstm.parameters.clone()],
+                    accumulate,
+                    false,
+                );
             }
             _ => {}
         }
     }
 }
 
-/// An example's squared norm in f64, number by number: for gradients whose squares an f32 can't hold. Infinite or NaN
-/// only if some number of the gradient is.
+/// An example's squared norm in f64, number by number: for gradients whose squares an f32 can't hold, or whose positions
+/// cancel. Infinite or NaN only if some input, output gradient or kept gradient is.
 fn careful_norm<I: Isa>(context: &Context<'_, I>, worker: &Worker, example: usize, kept: &[f32]) -> f64 {
     let square = |value: f32| f64::from(value) * f64::from(value);
     let mut norm: f64 = kept.iter().map(|value| square(*value)).sum();
@@ -267,16 +283,23 @@ fn careful_norm<I: Isa>(context: &Context<'_, I>, worker: &Worker, example: usiz
                 let input = |position: &Position, column: u32| f64::from(inputs[(position.input + column) as usize]);
                 let gradient = |position: &Position| &gradients[position.gradient as usize..][..affine.output.c];
                 let positions = positions_of(affine, example);
+                let (mut layer, mut size) = (0.0, 0.0);
                 for (t, one) in positions.iter().enumerate() {
                     for (u, other) in positions[t..].iter().enumerate() {
-                        let pairs = if u == 0 { 1.0 } else { 2.0 };
                         let a: f64 =
                             affine.columns.iter().map(|column| input(one, *column) * input(other, *column)).sum();
                         let both = gradient(one).iter().zip(gradient(other));
                         let g: f64 = both.map(|(one, other)| f64::from(*one) * f64::from(*other)).sum();
-                        norm += pairs * (a + 1.0) * g;
+                        let pairs = if u == 0 { 1.0 } else { 2.0 };
+                        layer += pairs * (a + 1.0) * g;
+                        if u == 0 {
+                            size += ((a + 1.0) * g).sqrt();
+                        }
                     }
                 }
+                // Whatever cancels, the sum that is taken in f32 is off by about this much. (`max` would lose a NaN.)
+                let least = 1e-12 * size * size;
+                norm += if layer < least { least } else { layer };
             }
             Operation::Embedding(embedding) => {
                 let merged = worker.embeddings[i].as_ref().expect("an embedding has memory");

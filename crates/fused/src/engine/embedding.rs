@@ -111,28 +111,16 @@ impl MergedRows {
         (self.tokens.len() - 1, true)
     }
 
-    /// Takes an example's tokens and the gradients of the embedding's outputs for it; gives the squared norm.
-    pub fn merge<I: Isa>(
-        &mut self,
-        isa: I,
-        embedding: &Embedding,
-        tokens: &[u32],
-        frame: Frame,
-        gradient: &[f32],
-    ) -> f64 {
+    /// Takes an example's tokens and the gradients of the embedding's outputs for it.
+    pub fn merge<I: Isa>(&mut self, isa: I, embedding: &Embedding, tokens: &[u32], frame: Frame, gradient: &[f32]) {
         self.tokens.clear();
         self.counts.clear();
         let width = embedding.width;
-        if embedding.mean {
-            for token in tokens {
-                self.find(*token);
-            }
-            let squares: u64 = self.counts.iter().map(|count| u64::from(*count) * u64::from(*count)).sum();
-            let norm = isa.dispatch(SquaredNorm(&gradient[frame.at(0, 0)..][..width]));
-            return squares as f64 * norm / (tokens.len() as f64 * tokens.len() as f64);
-        }
         for (t, token) in tokens.iter().enumerate() {
             let (place, is_new) = self.find(*token);
+            if embedding.mean {
+                continue;
+            }
             let from = &gradient[frame.at(t, 0)..][..width];
             let to = &mut self.rows[place * width..][..width];
             match is_new {
@@ -140,7 +128,16 @@ impl MergedRows {
                 false => isa.dispatch(ScaledAdd { by: 1.0, from, to, accumulate: true }),
             }
         }
-        isa.dispatch(SquaredNorm(&self.rows[..self.tokens.len() * width]))
+    }
+
+    /// The squared norm of what was merged.
+    pub fn norm<I: Isa>(&self, isa: I, embedding: &Embedding, frame: Frame, gradient: &[f32]) -> f64 {
+        if !embedding.mean {
+            return isa.dispatch(SquaredNorm(&self.rows[..self.tokens.len() * embedding.width]));
+        }
+        let squares: u64 = self.counts.iter().map(|count| u64::from(*count) * u64::from(*count)).sum();
+        let time: f64 = self.counts.iter().map(|count| f64::from(*count)).sum();
+        squares as f64 * isa.dispatch(SquaredNorm(&gradient[frame.at(0, 0)..][..embedding.width])) / (time * time)
     }
 
     /// Adds `factor` times the merged gradient to the table's sum.

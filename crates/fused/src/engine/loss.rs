@@ -3,12 +3,27 @@
 use dpsgd_core::Loss;
 
 use super::data::Data;
+use crate::kernels::CrossEntropyGradient;
 use crate::layout::Frame;
 use crate::plan::Plan;
+use crate::simd::Isa;
 
 /// Writes the gradient of each example's loss where the last edge wants it.
-pub fn gradient(plan: &Plan, data: &Data, examples: &[u32], values: &[f32], gradients: &mut [f32]) {
+pub fn gradient<I: Isa>(isa: I, plan: &Plan, data: &Data, examples: &[u32], values: &[f32], gradients: &mut [f32]) {
     let edge = plan.edges.last().expect("there is an output");
+    if plan.loss == Loss::CrossEntropy && edge.value.grid.pixels() == 1 && !edge.relu {
+        for (slot, example) in examples.iter().enumerate() {
+            isa.dispatch(CrossEntropyGradient {
+                logits: &values[slot * edge.value.example..],
+                pitch: edge.value.example,
+                gradients: &mut gradients[slot * edge.gradient.example..],
+                gradient_pitch: edge.gradient.example,
+                outputs: plan.outputs.len(),
+                classes: &[data.class(*example) as u32],
+            });
+        }
+        return;
+    }
     for (slot, example) in examples.iter().enumerate() {
         let value = |output: usize| values[place(plan, edge.value, slot, output)];
         let outputs = plan.outputs.len();
@@ -20,11 +35,13 @@ pub fn gradient(plan: &Plan, data: &Data, examples: &[u32], values: &[f32], grad
         match plan.loss {
             Loss::CrossEntropy => {
                 let largest = (0..outputs).map(value).fold(f32::NEG_INFINITY, f32::max);
-                let total: f32 = (0..outputs).map(|output| (value(output) - largest).exp()).sum();
+                let power = |output: usize| (value(output) - largest).exp();
                 let class = data.class(*example);
+                // Softmax - 1 is minus the share of all others: see `CrossEntropyGradient`.
+                let others: f32 = (0..outputs).filter(|output| *output != class).map(power).sum();
+                let total = others + power(class);
                 for output in 0..outputs {
-                    let softmax = (value(output) - largest).exp() / total;
-                    set(output, if output == class { softmax - 1.0 } else { softmax });
+                    set(output, if output == class { -others / total } else { power(output) / total });
                 }
             }
             Loss::BceWithLogits => {

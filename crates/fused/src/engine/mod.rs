@@ -123,6 +123,8 @@ impl<I: Isa> Engine<I> {
         let (isa, pitch) = (*isa, *pitch);
         let (theta, sums, transposed) = (Shared::new(theta), Shared::new(sums), Shared::new(transposed));
         let noise = noise.map(|scale| Noise { key, step: *steps, scale });
+        // First, so that not even a step that fails midway leaves its noise to another.
+        *steps += 1;
         threads.run(&|thread| {
             for part in &parts[thread] {
                 // SAFETY: parts don't overlap.
@@ -134,7 +136,6 @@ impl<I: Isa> Engine<I> {
                 unsafe { runs[part.operation].copy(part.range.clone(), values, transposed) };
             }
         });
-        self.steps += 1;
     }
 }
 

@@ -144,7 +144,7 @@ impl Worker {
             pass::forward(context, self, block.len());
             let plan = context.plan;
             let (values, gradients) = (self.values.last().expect("edges"), self.gradients.last_mut().expect("edges"));
-            loss::gradient(plan, context.data, &block, values, gradients);
+            loss::gradient(context.isa, plan, context.data, &block, values, gradients);
             pass::backward(context, self, block.len());
             clip::add(context, self, block.len(), number > 0, sum);
             self.block = block;

@@ -106,6 +106,9 @@ impl Kernel for SquaredNorm<'_> {
     }
 }
 
+/// Below this a sum of squares is done again in f64: numbers small enough for it may have squares that an f32 can't hold.
+pub(super) const VANISHING: f64 = 1e-20;
+
 /// Adds each example's squared norm of a rank-one gradient, (|a|^2 + 1) |g|^2, the 1 for the bias.
 pub struct RankOneNorms<'a> {
     /// a: one vector per example.
@@ -132,7 +135,16 @@ impl Kernel for RankOneNorms<'_> {
         for (example, norm) in self.norms.iter_mut().enumerate() {
             let input = &self.inputs[example * self.input_pitch..][..self.input_len];
             let gradient = &self.gradients[example * self.gradient_pitch..][..self.gradient_len];
-            *norm += (SquaredNorm(input).run(isa) + 1.0) * SquaredNorm(gradient).run(isa);
+            let mut square = SquaredNorm(gradient).run(isa);
+            let input_square = SquaredNorm(input).run(isa);
+            if square < VANISHING && input_square > 1.0 {
+                // Small squares were lost in f32, and the inputs may be large.
+                square = 0.0;
+                for value in gradient {
+                    square += f64::from(*value) * f64::from(*value);
+                }
+            }
+            *norm += (input_square + 1.0) * square;
         }
     }
 }
@@ -248,26 +260,31 @@ impl Kernel for CrossEntropyGradient<'_> {
             for logit in logits {
                 largest = largest.max(*logit);
             }
-            let largest = isa.splat(largest);
+            let (largest, zero) = (isa.splat(largest), isa.splat(0.0));
             let mut total = 0.0;
             let mut at = 0;
             while at < self.outputs {
                 let count = I::LANES.min(self.outputs - at);
                 // SAFETY: `count` numbers from `at` on lie within both slices.
                 unsafe {
-                    let power = exp(isa, isa.sub(load(isa, logits.as_ptr().add(at), count), largest));
+                    let below = isa.sub(load(isa, logits.as_ptr().add(at), count), largest);
+                    // `exp` never gets to 0, and inputs may be so large that it matters. A NaN stays.
+                    let vanished = isa.gt(isa.splat(-87.3), below);
+                    let power = isa.only(isa.and_not(isa.eq(zero, zero), vanished), exp(isa, below));
                     store(isa, gradients.as_mut_ptr().add(at), power, count);
                 }
                 at += count;
             }
+            // Softmax - 1 is minus the share of all others: a confident example's is small, and must not come from 1 - 1.
+            let of_class = std::mem::replace(&mut gradients[*class as usize], 0.0);
             for power in gradients.iter() {
                 total += *power;
             }
-            let share = 1.0 / total;
+            let share = 1.0 / (total + of_class);
             for gradient in gradients.iter_mut() {
                 *gradient *= share;
             }
-            gradients[*class as usize] -= 1.0;
+            gradients[*class as usize] = -total * share;
         }
     }
 }

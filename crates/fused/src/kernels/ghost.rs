@@ -3,11 +3,13 @@
 //! For inputs a_t and output gradients g_t at T positions, |sum_t a_t g_t'|^2 = sum_{t,u} (a_t . a_u)(g_t . g_u)
 //! (Goodfellow, arXiv 1510.01799; for convolutions Bu et al., arXiv 2205.10683). A bias adds 1 to each a_t . a_u.
 
+use super::elementwise::VANISHING;
 use super::load;
 use crate::layout::{Position, Segment};
 use crate::simd::{Isa, Kernel};
 
-/// The squared norm of one example's gradient of an affine map; see the module.
+/// The squared norm of one example's gradient of an affine map; see the module. NaN where the positions' gradients cancel:
+/// then it takes more digits.
 pub struct GhostNorm<'a> {
     /// What positions and segments point into.
     pub inputs: &'a [f32],
@@ -22,6 +24,10 @@ pub struct GhostNorm<'a> {
     /// Whether the map has biases.
     pub bias: bool,
 }
+
+/// A norm this much smaller than the positions' gradients together (squared) has lost too many digits to cancellation.
+/// Positions that have nothing in common come to one over their number, and ghost norms are for fewer than this.
+const CANCELLED: f64 = 64.0;
 
 /// Dot products that are taken at once.
 const TOGETHER: usize = 4;
@@ -38,7 +44,7 @@ impl Kernel for GhostNorm<'_> {
         }
         let bias = if self.bias { 1.0 } else { 0.0 };
         let all = [Segment::first(self.outputs)];
-        let mut norm = 0.0;
+        let (mut norm, mut size) = (0.0, 0.0);
         for (t, position) in self.positions.iter().enumerate() {
             for (group, others) in self.positions[t..].chunks(TOGETHER).enumerate() {
                 let mut inputs = [self.inputs.as_ptr(); TOGETHER];
@@ -52,16 +58,30 @@ impl Kernel for GhostNorm<'_> {
                 let input = self.inputs.as_ptr().wrapping_add(position.input as usize);
                 let gradient = self.output_gradients.as_ptr().wrapping_add(position.gradient as usize);
                 // SAFETY: checked above: every position's segments and outputs lie in the slices.
-                let (input, gradient) =
+                let (input_dots, gradient_dots) =
                     unsafe { (dots(isa, input, inputs, self.segments), dots(isa, gradient, gradients, &all)) };
                 for u in 0..others.len() {
+                    let mut product = f64::from(gradient_dots[u]);
+                    if product.abs() < VANISHING && input_dots[u].abs() > 1.0 {
+                        // Small products were lost in f32, and the inputs may be large.
+                        product = 0.0;
+                        let one = &self.output_gradients[position.gradient as usize..][..self.outputs];
+                        let other = &self.output_gradients[others[u].gradient as usize..][..self.outputs];
+                        for (one, other) in one.iter().zip(other) {
+                            product += f64::from(*one) * f64::from(*other);
+                        }
+                    }
                     // Each pair stands for two, but for a position with itself.
                     let pairs = if group + u == 0 { 1.0 } else { 2.0 };
-                    norm += pairs * (f64::from(input[u]) + bias) * f64::from(gradient[u]);
+                    if group + u == 0 {
+                        size += ((f64::from(input_dots[u]) + bias) * product).sqrt();
+                    }
+                    norm += pairs * (f64::from(input_dots[u]) + bias) * product;
                 }
             }
         }
-        norm
+        // Where positions cancel, what is left is rounding.
+        if norm < size * size / CANCELLED { f64::NAN } else { norm }
     }
 }
 

@@ -103,6 +103,8 @@ unsafe fn pool<I: Isa, const H: usize, const W: usize>(isa: I, job: &mut Pool<'_
                         let corner = job.input.as_ptr().add(corner + channel);
                         let mut value = load(isa, corner, count);
                         let mut choice = isa.splat(0.0);
+                        let all = isa.eq(choice, choice);
+                        let mut nan = isa.and_not(all, isa.eq(value, value));
                         for place in 1..h * w {
                             let next = corner.add(place / w * from.row + place % w * channels);
                             let next = load(isa, next, count);
@@ -110,12 +112,17 @@ unsafe fn pool<I: Isa, const H: usize, const W: usize>(isa: I, job: &mut Pool<'_
                                 Pooling::Max => {
                                     choice = isa.select(isa.gt(next, value), isa.splat(place as f32), choice);
                                     value = isa.max(next, value);
+                                    nan = isa.either(nan, isa.and_not(all, isa.eq(next, next)));
                                 }
                                 Pooling::Mean => value = isa.add(value, next),
                             }
                         }
                         match job.pooling {
-                            Pooling::Max => store(isa, job.choices.as_mut_ptr().add(target + channel), choice, count),
+                            Pooling::Max => {
+                                store(isa, job.choices.as_mut_ptr().add(target + channel), choice, count);
+                                // A maximum forgets a NaN; an example with one must not pass for a good one.
+                                value = isa.select(nan, isa.splat(f32::NAN), value);
+                            }
                             Pooling::Mean => value = isa.mul(value, share),
                         }
                         store(isa, job.output.as_mut_ptr().add(target + channel), value, count);
@@ -226,7 +233,9 @@ unsafe fn gather<I: Isa, const V: usize>(
     let mut sums = [isa.splat(0.0); V];
     // SAFETY: the caller says so: windows lie in choices and gradient, the pixel in values and gradient.
     unsafe {
-        for y in pixel.rows.clone() {
+        // Between columns of windows there may be none.
+        let rows = if pixel.columns.is_empty() { 0..0 } else { pixel.rows.clone() };
+        for y in rows {
             let first = pixel.columns.start;
             // As a number, because converting one takes longer than all else here.
             let place = (pixel.y - y * window.step_h) * window.w + (pixel.x - first * window.step_w);

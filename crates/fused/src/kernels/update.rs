@@ -52,13 +52,14 @@ impl Kernel for Update<'_> {
         while start < self.range.end {
             let number = start / GROUP;
             let end = ((number + 1) * GROUP).min(self.range.end);
-            let mut scale = 0.0;
             if let Some(noise) = self.noise {
                 group(isa, noise.key, noise.step, number as u64, &mut changes);
-                scale = noise.scale;
             }
             let changes = &mut changes[start % GROUP..][..end - start];
-            Scale { by: scale, values: changes }.run(isa);
+            match self.noise {
+                Some(noise) => Scale { by: noise.scale, values: changes }.run(isa),
+                None => changes.fill(0.0),
+            }
             for (thread, active) in self.active.iter().enumerate() {
                 if *active {
                     let begin = thread * self.pitch + start;

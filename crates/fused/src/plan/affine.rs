@@ -132,7 +132,11 @@ impl Affine {
             output,
             panels,
             parameters: first_parameter..first_parameter + panels.len(),
-            method: Method::cheapest(output.pixels(), depth, outputs),
+            method: match Method::cheapest(output.pixels(), depth, outputs) {
+                // One window, but not of the image as it lies in its frame.
+                Method::RankOne if (window.h, window.w, padding) != (input.h, input.w, (0, 0)) => Method::Ghost,
+                method => method,
+            },
             forward: Vec::new(),
             segments: Vec::new(),
             columns: Vec::new(),
@@ -189,7 +193,8 @@ impl Affine {
         self.segments = joined((0..h).map(kernel_row));
         self.columns = (0..h).flat_map(|y| (0..w * c).map(move |k| offset(y * from.row + k))).collect();
         if self.needs_input_gradient {
-            for (rest_y, rest_x) in (0..step_h).flat_map(|y| (0..step_w).map(move |x| (y, x))) {
+            // Beyond the kernel no phase has a kernel position.
+            for (rest_y, rest_x) in (0..step_h.min(h)).flat_map(|y| (0..step_w.min(w)).map(move |x| (y, x))) {
                 if self.phase_exists(rest_y, rest_x) {
                     self.phase(rest_y, rest_x, input, output.gradient, block);
                 }
@@ -252,8 +257,8 @@ impl Affine {
         let (rest_y, rest_x) = (y % step_h, x % step_w);
         // Phases that no input belongs to were left out; the others are in order.
         let mut phases = self.backward.iter();
-        for phase_y in 0..step_h {
-            for phase_x in 0..step_w {
+        for phase_y in 0..step_h.min(h) {
+            for phase_x in 0..step_w.min(w) {
                 let exists = self.phase_exists(phase_y, phase_x);
                 let phase = if exists { phases.next() } else { None };
                 if (phase_y, phase_x) == (rest_y, rest_x) {

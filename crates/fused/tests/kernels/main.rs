@@ -54,9 +54,7 @@ macro_rules! tests_of_all {
             gradients::rank_one_norms_are_norms_of_the_gradient,
             pooling::pools_are_those_of_windows,
             pooling::gradients_of_pools_go_where_the_values_came_from,
-            #[ignore = "kernels/pooling.rs: subtracts with overflow"]
             pooling::pixels_between_windows_have_no_gradient,
-            #[ignore = "kernels/pooling.rs: max(next, value) loses a NaN in any but the first pixel"]
             pooling::a_nan_in_a_window_wins,
             lstm::a_step_of_an_lstm_is_its_formulas,
             lstm::a_backward_step_of_an_lstm_is_its_derivative,
