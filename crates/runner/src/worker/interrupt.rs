@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -23,6 +24,16 @@ impl Interrupt {
             flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupt.raised))?;
             flag::register(signal, Arc::clone(&interrupt.raised))?;
         }
+        // One thread takes both, one after the other: two threads could each find the flag down and raise it. Threads
+        // made later inherit this one's mask; processes start with none.
+        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        signals.thread_block()?;
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            signals.thread_unblock().expect("a mask can be changed");
+            loop {
+                std::thread::park();
+            }
+        })?;
         Ok(interrupt)
     }
 
