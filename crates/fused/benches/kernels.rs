@@ -14,7 +14,7 @@ use dpsgd_core::{BatchRef, Mode, ModelSpec, Strategy};
 use dpsgd_fused::Fused;
 use dpsgd_fused::kernels::{
     Finish, GhostNorm, LstmCell, LstmCellGradient, Pool, PoolGradient, Pooling, Product, Start, WeightGradient, Window,
-    covering,
+    covering, runs,
 };
 use dpsgd_fused::layout::{Frame, Grid, Margins, Panels, Position, SLACK};
 use dpsgd_fused::plan::{Affine, Edge, Lstm, Method, Methods, Operation, Plan, RowGroup};
@@ -242,14 +242,15 @@ fn pooling<I: Isa>(criterion: &mut Criterion, isa: I) {
                 })
             });
         });
-        let covering = covering(size, side, step, pooled);
+        let (rows, runs) = (covering(size, side, step, pooled), runs(size, side, step, pooled));
         let mut input_gradient = vec![0.0; from.buffer(1)];
         group.bench_function(format!("{name}/backward through ReLU"), |bencher| {
             bencher.iter(|| {
                 isa.dispatch(PoolGradient {
                     pooling,
                     window,
-                    covering: (&covering, &covering),
+                    rows: &rows,
+                    runs: &runs,
                     examples: 1,
                     relu: Some(&input),
                     input_frame: from,

@@ -90,10 +90,11 @@ pub fn backward<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples:
                 let base = context.runs[i].base();
                 affine_backward(context, affine, base, examples, from.relu, input, output_gradient, input_gradient);
             }
-            Operation::Pool { pooling, window, covering, .. } if is_needed => context.isa.dispatch(PoolGradient {
+            Operation::Pool { pooling, window, rows, runs, .. } if is_needed => context.isa.dispatch(PoolGradient {
                 pooling: *pooling,
                 window: *window,
-                covering: (&covering.0, &covering.1),
+                rows,
+                runs,
                 examples,
                 relu: from.relu.then_some(input),
                 input_frame: from.value,

@@ -14,7 +14,7 @@ mod weight_gradient;
 pub use elementwise::{CrossEntropyGradient, Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};
-pub use pooling::{Pool, PoolGradient, Pooling, Window, covering};
+pub use pooling::{Pool, PoolGradient, Pooling, Run, Window, covering, runs};
 pub use product::{Finish, Product, Start};
 pub use update::{Noise, Update};
 pub use weight_gradient::WeightGradient;

@@ -12,10 +12,22 @@ use super::Groups;
 use crate::layout::{PANEL, Panels, Position, SLACK};
 use crate::simd::{Isa, Kernel};
 
-/// Positions that are packed at a time: with three panels 24 kB.
-const CHUNK: usize = 128;
-/// Vectors that fit the packed gradients, of 16 lanes.
-const MOST_VECTORS: usize = 3;
+/// Bytes that the packed gradients of a chunk of positions take, with a cache line of inputs for each position: most of a
+/// small first-level cache.
+const CHUNK_BYTES: usize = 26 << 10;
+/// A cache line.
+const LINE: usize = 64;
+/// Numbers that a chunk's gradients have at most.
+const PACKED: usize = CHUNK_BYTES / size_of::<f32>();
+
+/// Where a chunk's gradients are packed: no vector lies across two cache lines.
+#[repr(align(64))]
+struct Packed(#[expect(dead_code, reason = "written and read through a pointer")] [f32; PACKED]);
+
+/// Positions that are packed at a time.
+const fn chunk<I: Isa>() -> usize {
+    CHUNK_BYTES / (I::VECTORS * I::LANES * size_of::<f32>() + LINE)
+}
 
 /// `gradient[k, output] (+)= sum over positions of input[k] output_gradient[output]`, and the biases' sums; see the
 /// module. Gives the squared L2 norm of the result if asked to.
@@ -55,7 +67,7 @@ impl WeightGradient<'_> {
         assert!(gradient as usize + self.panels.outputs <= self.output_gradients.len(), "gradients of outputs");
         assert!(self.panels.len() <= self.gradient.len(), "gradient");
         assert!(self.first_row + self.columns.len() + usize::from(self.bias) <= self.panels.depth, "rows");
-        const { assert!(I::VECTORS * I::LANES <= MOST_VECTORS * PANEL && I::LANES <= SLACK) };
+        const { assert!(chunk::<I>() * I::VECTORS * I::LANES <= PACKED && I::LANES <= SLACK) };
     }
 }
 
@@ -68,7 +80,7 @@ impl Kernel for WeightGradient<'_> {
         let mut squares = 0.0;
         let mut done = 0;
         loop {
-            let count = CHUNK.min(self.positions.len() - done);
+            let count = const { chunk::<I>() }.min(self.positions.len() - done);
             let is_last = done + count == self.positions.len();
             let chunk =
                 Chunk { from: done, count, accumulate: self.accumulate || done > 0, squares: self.squares && is_last };
@@ -143,22 +155,31 @@ unsafe fn strip<I: Isa, const V: usize>(
 ) -> f64 {
     let last = if I::LANES == PANEL { width } else { width - (V - 1) * I::LANES };
     let next_vector = if I::LANES == PANEL { job.panels.depth * PANEL } else { I::LANES };
-    let mut packed = MaybeUninit::<[f32; CHUNK * MOST_VECTORS * PANEL]>::uninit();
+    let mut packed = MaybeUninit::<Packed>::uninit();
     let gradients = packed.as_mut_ptr().cast::<f32>();
     // SAFETY: `check` has passed: every position's outputs can be read, and of the last vector only those are. There
-    // is room for CHUNK rows of V vectors.
+    // is room for V vectors of each position of a chunk.
     let tile = unsafe {
-        let mut bias = [isa.splat(0.0); V];
+        // In two halves, because an addition waits for the one before.
+        let mut biases = [[isa.splat(0.0); V]; 2];
         let mut to = gradients;
-        for position in job.positions.get_unchecked(chunk.from..chunk.from + chunk.count) {
-            let from = job.output_gradients.as_ptr().add(position.gradient as usize + panel * PANEL);
-            for v in 0..V {
-                let from = from.add(v * I::LANES);
-                let gradient = if v + 1 < V || last == I::LANES { isa.load(from) } else { isa.load_first(from, last) };
-                isa.store(to, gradient);
-                bias[v] = isa.add(bias[v], gradient);
-                to = to.add(I::LANES);
+        let positions = job.positions.get_unchecked(chunk.from..chunk.from + chunk.count);
+        for pair in positions.chunks(2) {
+            for (position, bias) in pair.iter().zip(&mut biases) {
+                let from = job.output_gradients.as_ptr().add(position.gradient as usize + panel * PANEL);
+                for v in 0..V {
+                    let from = from.add(v * I::LANES);
+                    let whole = v + 1 < V || last == I::LANES;
+                    let gradient = if whole { isa.load(from) } else { isa.load_first(from, last) };
+                    isa.store(to, gradient);
+                    bias[v] = isa.add(bias[v], gradient);
+                    to = to.add(I::LANES);
+                }
             }
+        }
+        let [mut bias, other] = biases;
+        for v in 0..V {
+            bias[v] = isa.add(bias[v], other[v]);
         }
         let panel = job.gradient.as_mut_ptr().add(job.panels.start(panel));
         let tile = Tile { gradients, panel, width, last, next_vector };
@@ -238,21 +259,48 @@ unsafe fn columns<I: Isa, const R: usize, const V: usize>(
         }
         let mut sums = [[isa.splat(0.0); V]; R];
         let mut from = tile.gradients;
-        for position in job.positions.get_unchecked(chunk.from..chunk.from + chunk.count) {
-            let offset = position.input as usize;
-            let mut gradients = [isa.splat(0.0); V];
-            for v in 0..V {
-                gradients[v] = isa.load(from.add(v * I::LANES));
+        let positions = job.positions.get_unchecked(chunk.from..chunk.from + chunk.count);
+        // Fewer jumps are guessed better: that pays where positions are few.
+        let (fours, rest) = positions.as_chunks::<4>();
+        for four in fours {
+            for position in four {
+                add_position(isa, &inputs, position.input as usize, from, &mut sums);
+                from = from.add(V * I::LANES);
             }
-            for r in 0..R {
-                let input = isa.splat(*inputs[r].add(offset));
-                for v in 0..V {
-                    sums[r][v] = isa.mul_add(input, gradients[v], sums[r][v]);
-                }
-            }
+        }
+        for position in rest {
+            add_position(isa, &inputs, position.input as usize, from, &mut sums);
             from = from.add(V * I::LANES);
         }
         finish(isa, &mut sums, tile, job.first_row + column, chunk, squares);
+    }
+}
+
+/// Adds `inputs[r][offset] gradients[v]` to `sums[r][v]`.
+///
+/// # Safety
+///
+/// That input can be read, and so can `V` vectors of gradients.
+#[inline(always)]
+unsafe fn add_position<I: Isa, const R: usize, const V: usize>(
+    isa: I,
+    inputs: &[*const f32; R],
+    offset: usize,
+    from: *const f32,
+    sums: &mut [[I::F32; V]; R],
+) {
+    // SAFETY: the caller says so.
+    unsafe {
+        let mut gradients = [isa.splat(0.0); V];
+        for v in 0..V {
+            gradients[v] = isa.load(from.add(v * I::LANES));
+        }
+        for r in 0..R {
+            let input = isa.splat(*inputs[r].add(offset));
+            for v in 0..V {
+                sums[r][v] = isa.mul_add(input, gradients[v], sums[r][v]);
+            }
+        }
     }
 }
 
@@ -270,6 +318,7 @@ unsafe fn finish<I: Isa, const R: usize, const V: usize>(
     chunk: Chunk,
     squares: &mut I::F32,
 ) {
+    let mut squared = [isa.splat(0.0); V];
     for r in 0..R {
         for v in 0..V {
             // SAFETY: the caller says so; of the last vector only the outputs there are is touched.
@@ -286,9 +335,12 @@ unsafe fn finish<I: Isa, const R: usize, const V: usize>(
                     isa.store_first(at, sums[r][v], tile.last);
                 }
             }
-            if chunk.squares {
-                *squares = isa.mul_add(sums[r][v], sums[r][v], *squares);
-            }
+            squared[v] = isa.mul_add(sums[r][v], sums[r][v], squared[v]);
+        }
+    }
+    if chunk.squares {
+        for v in 0..V {
+            *squares = isa.add(*squares, squared[v]);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use dpsgd_core::{Layer, Loss, ModelError, ModelInput, ModelSpec};
 
-use crate::kernels::{Pooling, Window, covering};
+use crate::kernels::{Pooling, Run, Window, covering, runs};
 use crate::layout::{Frame, Grid, Margins, PANEL, Panels};
 use crate::noise::GROUP;
 
@@ -61,8 +61,10 @@ pub enum Operation {
         pooling: Pooling,
         /// The windows.
         window: Window,
-        /// Which of them each row and each column of the input is in.
-        covering: (Vec<Range<usize>>, Vec<Range<usize>>),
+        /// Which rows of them each row of the input is in.
+        rows: Vec<Range<usize>>,
+        /// Which columns of them the pixels of a row are in.
+        runs: Vec<Run>,
     },
     /// A ReLU that nothing else took in.
     Relu {
@@ -321,8 +323,8 @@ impl Builder {
         let Grid { h, w, c } = self.grid;
         let grid = Grid { h: (h - window.h) / window.step_h + 1, w: (w - window.w) / window.step_w + 1, c };
         let rows = covering(h, window.h, window.step_h, grid.h);
-        let columns = covering(w, window.w, window.step_w, grid.w);
-        self.push(Operation::Pool { layer, pooling, window, covering: (rows, columns) }, grid, false);
+        let runs = runs(w, window.w, window.step_w, grid.w);
+        self.push(Operation::Pool { layer, pooling, window, rows, runs }, grid, false);
     }
 
     fn embedding(&mut self, layer: usize, vocabulary: usize, width: usize, mean: bool) {

@@ -74,6 +74,7 @@ unsafe impl Isa for Avx2 {
         sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
         gt(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_GT_OQ>(a, b);
         eq(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b);
+        unordered(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_UNORD_Q>(a, b);
         both(a: __m256, b: __m256) -> __m256 = _mm256_and_ps(a, b);
         either(a: __m256, b: __m256) -> __m256 = _mm256_or_ps(a, b);
         and_not(a: __m256, b: __m256) -> __m256 = _mm256_andnot_ps(b, a);

@@ -69,6 +69,7 @@ unsafe impl Isa for Avx512 {
         sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
         gt(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b);
         eq(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
+        unordered(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b);
         only(mask: __mmask16, a: __m512) -> __m512 = _mm512_maskz_mov_ps(mask, a);
         select(mask: __mmask16, a: __m512, b: __m512) -> __m512 = _mm512_mask_blend_ps(mask, b, a);
         splat_u32(value: u32) -> __m512i = _mm512_set1_epi32(value as i32);

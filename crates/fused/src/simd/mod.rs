@@ -109,6 +109,8 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     fn gt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// a = b; false where either is NaN.
     fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// Whether either is NaN.
+    fn unordered(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// Both.
     fn both(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
     /// Either.

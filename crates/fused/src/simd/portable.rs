@@ -152,6 +152,11 @@ unsafe impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn unordered(self, a: Eight<f32>, b: Eight<f32>) -> Eight<bool> {
+        two(a, b, |a, b| a.is_nan() | b.is_nan())
+    }
+
+    #[inline(always)]
     fn both(self, a: Eight<bool>, b: Eight<bool>) -> Eight<bool> {
         two(a, b, |a, b| a & b)
     }

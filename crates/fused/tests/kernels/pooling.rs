@@ -1,6 +1,6 @@
 //! [`Pool`] and [`PoolGradient`].
 
-use dpsgd_fused::kernels::{Pool, PoolGradient, Pooling, Window, covering};
+use dpsgd_fused::kernels::{Pool, PoolGradient, Pooling, Window, covering, runs};
 use dpsgd_fused::layout::{Frame, Grid, Margins};
 use dpsgd_fused::simd::Isa;
 
@@ -161,11 +161,12 @@ fn check_gradients<I: Isa>(isa: I, wide_steps: bool) {
         let mut input_gradient = Guarded::new(&mut random, len);
         let Shape { window, input: Frame { grid, .. }, output: Frame { grid: pooled, .. }, .. } = shape;
         let rows = covering(grid.h, window.h, window.step_h, pooled.h);
-        let columns = covering(grid.w, window.w, window.step_w, pooled.w);
+        let runs = runs(grid.w, window.w, window.step_w, pooled.w);
         isa.dispatch(PoolGradient {
             pooling: shape.pooling,
             window,
-            covering: (&rows, &columns),
+            rows: &rows,
+            runs: &runs,
             examples: shape.examples,
             relu: relu.then_some(&input),
             input_frame: shape.input,
