@@ -104,7 +104,7 @@ def run_worker(args, name, variant, model, folder, batch_size, processors):
                 raise SystemExit(f"{name}: {reply}")
             return reply
 
-        ask({"request": "hello", "version": 1})
+        ask({"request": "hello", "version": 2})
         dp = dict(
             mode="private", clip_norm=1.0, noise_multiplier=1.0, learning_rate=0.01, expected_batch_size=batch_size
         )
