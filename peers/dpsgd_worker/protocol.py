@@ -13,11 +13,11 @@ import time
 
 import numpy as np
 
-from . import tensors
+from . import checksum, tensors
 from .job import Dp, Job, Malformed, Settings, Unsupported, exactly, load_dataset, load_params
 from .model import read_model
 
-VERSION = 1
+VERSION = 2
 
 # The fields of each request.
 FIELDS = {
@@ -120,6 +120,10 @@ class Worker:
         model = read_model(model)
         params = load_params(params, model)
         inputs, targets = load_dataset(dataset)
+        # Not a part of loading: neither is its time.
+        aside = time.monotonic()
+        data_sha256 = checksum.of_dataset(inputs, targets)
+        begin += time.monotonic() - aside
         # What was loaded before must not stay in memory beside it.
         self.loaded = None
         job = Job(model, params, inputs, targets, exactly(Dp, dp, "dp"), settings)
@@ -127,7 +131,7 @@ class Worker:
         self.loaded.strategy.synchronize()
         variant = settings.variant or (variants[0] if variants else None)
         description = {"name": self.strategy.name, "variant": variant} | self.loaded.strategy.describe()
-        return {"load_s": time.monotonic() - begin, "description": description}
+        return {"load_s": time.monotonic() - begin, "data_sha256": data_sha256, "description": description}
 
     def set(self, params, dp):
         if params is not None:
@@ -189,10 +193,11 @@ class Loaded:
 
     def epoch(self, indices, mask):
         """All batches, timed from before the first until the parameters are ready after the last."""
-        strategy, first_step_s = self.strategy, None
+        strategy, first_step_s, given = self.strategy, None, []
         strategy.synchronize()
         begin = time.monotonic()
         for batch, counts in zip(indices, mask):
+            given.append((batch, counts))
             strategy.step(batch, counts)
             if not self.first_step_taken:
                 strategy.synchronize()
@@ -203,7 +208,8 @@ class Loaded:
         return {
             "epoch_s": epoch_s,
             "first_step_s": first_step_s,
-            "steps": len(indices),
-            "examples": int(mask.sum()),
+            "steps": len(given),
+            "examples": sum(int(counts.sum()) for _, counts in given),
+            "batches_sha256": checksum.of_batches(given),
             "non_finite_examples": strategy.non_finite_examples(),
         }

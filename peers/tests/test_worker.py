@@ -17,8 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dpsgd_worker import Dp, Strategy, Unsupported, tensors, threads_named
-from dpsgd_worker.protocol import Worker
+from dpsgd_worker import Dp, Strategy, Unsupported, checksum, tensors, threads_named
+from dpsgd_worker.protocol import VERSION, Worker
 
 STEP_S = 0.05
 
@@ -102,7 +102,7 @@ class WorkerTest(unittest.TestCase):
 
     def loaded(self, strategy):
         worker = Worker(strategy)
-        self.ask(worker, {"request": "hello", "version": 1})
+        self.ask(worker, {"request": "hello", "version": VERSION})
         self.assertEqual(self.ask(worker, self.load_request())["reply"], "loaded")
         return worker
 
@@ -124,7 +124,7 @@ class WorkerTest(unittest.TestCase):
     def test_what_is_unknown_missing_or_out_of_order_is_a_protocol_error(self):
         fresh = Worker(Asynchronous)
         self.assertEqual(self.ask(fresh, {"request": "bye"})["kind"], "protocol")
-        self.assertEqual(self.ask(fresh, {"request": "hello", "version": 2})["kind"], "protocol")
+        self.assertEqual(self.ask(fresh, {"request": "hello", "version": VERSION + 1})["kind"], "protocol")
         worker = self.loaded(Asynchronous)
         dp = self.load_request()["dp"]
         for wrong in [
@@ -155,6 +155,24 @@ class WorkerTest(unittest.TestCase):
             for indices, mask in [([6], [True]), ([-1], [True]), ([], []), ([0], [True, True])]:
                 reply = self.ask(worker, {"request": "step", "indices": indices, "mask": mask})
                 self.assertEqual((reply["reply"], reply["kind"]), ("error", "failed"), (indices, mask))
+
+    def test_checksums_are_those_of_the_rust_workers(self):
+        # As in crates/protocol/src/checksum.rs, which has the same batches and the same data.
+        batches = [(np.array(i, np.int32), np.array(m)) for i, m in [([0, 70000], [True, False]), ([2, 1], [True, True])]]
+        sha256 = "4152a8cd9bd7c515b59f952844d79ce2704efe65047fc304a438985dfb24ef73"
+        self.assertEqual(checksum.of_batches(batches), sha256)
+        self.assertNotEqual(checksum.of_batches(batches[::-1]), sha256)
+        data = np.array([[0.5, -1.0], [2.0, 0.0]], np.float32), np.array([1, 0], np.int32)
+        self.assertEqual(checksum.of_dataset(*data), "349f25c195b19ce0205fcf3a6b13c6ea225316ce4530038461b5cf67ed63edce")
+
+    def test_what_was_received_is_reported_the_data_at_load_and_the_batches_after_an_epoch(self):
+        worker = Worker(Asynchronous)
+        self.ask(worker, {"request": "hello", "version": VERSION})
+        data, batches = tensors.load(self.file("data")), tensors.load(self.file("schedule"))
+        loaded = self.ask(worker, self.load_request())
+        self.assertEqual(loaded["data_sha256"], checksum.of_dataset(data["inputs"], data["targets"]))
+        ran = self.ask(worker, {"request": "epoch", "schedule": self.file("schedule")})
+        self.assertEqual(ran["batches_sha256"], checksum.of_batches(zip(batches["indices"], batches["mask"])))
 
     def test_threads_are_counted_as_the_kernel_has_them(self):
         if threads_named("x") is None:

@@ -5,8 +5,10 @@
 //! files named in the messages. When stdin closes, the worker ends at once, whatever it is doing.
 //!
 //! [`messages`] are the requests and replies, [`serve`] is the worker's side of them, [`schedule`] is the file of
-//! batches that all contenders run, and [`results`] is the file that a run writes.
+//! batches that all contenders run, [`checksum`] is how the runner knows that they did, and [`results`] is the file that a
+//! run writes.
 
+pub mod checksum;
 pub mod messages;
 pub mod results;
 pub mod schedule;

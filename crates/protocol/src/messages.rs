@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
-/// What the runner asks. One line of JSON each, such as `{"request":"hello","version":1}`.
+/// What the runner asks. One line of JSON each, such as `{"request":"hello","version":2}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -74,8 +74,10 @@ pub enum Reply {
     },
     /// To [`Request::Load`].
     Loaded {
-        /// Seconds from reading the request to being ready.
+        /// Seconds from reading the request to being ready, but for those of the checksum.
         load_s: f64,
+        /// [`checksum::of_dataset`](crate::checksum::of_dataset) of the data set as it was received.
+        data_sha256: String,
         /// What is running, as read back from the libraries in use.
         description: Description,
     },
@@ -98,6 +100,9 @@ pub enum Reply {
         steps: u64,
         /// Examples that counted, over all steps.
         examples: u64,
+        /// [`checksum::of_batches`](crate::checksum::of_batches) of the batches that the steps were given, worked out
+        /// after the clock has stopped.
+        batches_sha256: String,
         /// Examples left out for a NaN or an infinity in their gradient, since load.
         non_finite_examples: u64,
     },

@@ -5,11 +5,12 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dpsgd_core::{BatchRef, Dataset, DpSgd, Load, ModelSpec, Params, Settings, Strategy, StrategyError};
 
 use crate::REPLY_FD;
+use crate::checksum;
 use crate::messages::{ErrorKind, PROTOCOL_VERSION, Reply, Request};
 use crate::schedule::Schedule;
 
@@ -92,10 +93,11 @@ impl<S: Strategy> Worker<S> {
             ))),
             Request::Load { model, params, dataset, dp, settings } => {
                 let begin = Instant::now();
-                let loaded = Loaded::<S>::load(model, &params, &dataset, dp, settings)?;
+                let (loaded, received) = Loaded::<S>::load(model, &params, &dataset, dp, settings)?;
                 let description = loaded.strategy.describe();
                 self.loaded = Some(loaded);
-                Ok(Reply::Loaded { load_s: begin.elapsed().as_secs_f64(), description })
+                let load_s = (begin.elapsed() - received.took).as_secs_f64();
+                Ok(Reply::Loaded { load_s, data_sha256: received.sha256, description })
             }
             Request::Set { params, dp } => {
                 let loaded = self.loaded()?;
@@ -126,7 +128,13 @@ impl<S: Strategy> Worker<S> {
 }
 
 impl<S: Strategy> Loaded<S> {
-    fn load(model: ModelSpec, params: &Path, dataset: &Path, dp: DpSgd, settings: Settings) -> Result<Self, Failure> {
+    fn load(
+        model: ModelSpec,
+        params: &Path,
+        dataset: &Path,
+        dp: DpSgd,
+        settings: Settings,
+    ) -> Result<(Self, Received), Failure> {
         model.validate().map_err(failed)?;
         dp.validate().map_err(failed)?;
         if let Some(variant) = settings.variant.as_deref().filter(|variant| !S::VARIANTS.contains(variant)) {
@@ -136,11 +144,12 @@ impl<S: Strategy> Loaded<S> {
         let params = Params::load(params, &model).map_err(failed)?;
         let dataset = Dataset::load(dataset).map_err(failed)?;
         dataset.check_fits(&model).map_err(failed)?;
+        let received = Received::of(&dataset);
         let examples = dataset.len();
         let load = Load { model: model.clone(), params, dataset, dp, settings };
         let mut strategy = S::load(load).map_err(strategy_error)?;
         strategy.synchronize().map_err(strategy_error)?;
-        Ok(Loaded { strategy, model, examples, first_step_taken: false })
+        Ok((Loaded { strategy, model, examples, first_step_taken: false }, received))
     }
 
     fn check(&self, batch: &BatchRef<'_>) -> Result<(), Failure> {
@@ -171,8 +180,10 @@ impl<S: Strategy> Loaded<S> {
         }
         self.strategy.synchronize().map_err(strategy_error)?;
         let mut first_step_s = None;
+        let mut given: Vec<BatchRef<'_>> = Vec::with_capacity(schedule.steps());
         let begin = Instant::now();
         for batch in schedule.batches() {
+            given.push(batch);
             self.strategy.step(&batch).map_err(strategy_error)?;
             if !self.first_step_taken {
                 self.strategy.synchronize().map_err(strategy_error)?;
@@ -182,9 +193,24 @@ impl<S: Strategy> Loaded<S> {
         }
         self.strategy.synchronize().map_err(strategy_error)?;
         let epoch_s = begin.elapsed().as_secs_f64();
-        let examples = schedule.mask.iter().filter(|counts| **counts).count() as u64;
+        let (steps, examples) = (given.len() as u64, given.iter().map(|batch| batch.examples() as u64).sum());
+        let batches_sha256 = checksum::of_batches(given);
         let non_finite_examples = self.strategy.non_finite_examples().map_err(strategy_error)?;
-        Ok(Reply::Epoch { epoch_s, first_step_s, steps: schedule.steps() as u64, examples, non_finite_examples })
+        Ok(Reply::Epoch { epoch_s, first_step_s, steps, examples, batches_sha256, non_finite_examples })
+    }
+}
+
+/// The data set of a load, by its checksum, and how long that took to work out.
+struct Received {
+    sha256: String,
+    took: Duration,
+}
+
+impl Received {
+    fn of(dataset: &Dataset) -> Self {
+        let begin = Instant::now();
+        let sha256 = checksum::of_dataset(dataset);
+        Received { sha256, took: begin.elapsed() }
     }
 }
 

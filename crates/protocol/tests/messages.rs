@@ -42,13 +42,21 @@ fn replies() -> Vec<Reply> {
         threads: 2,
         rng: "mt19937".into(),
     };
+    let epoch = |first_step_s| Reply::Epoch {
+        epoch_s: 1.25,
+        first_step_s,
+        steps: 4,
+        examples: 256,
+        batches_sha256: "cd".repeat(32),
+        non_finite_examples: 0,
+    };
     vec![
-        Reply::Hello { version: 1, name: "naive".into(), variants: vec!["a".into()] },
-        Reply::Loaded { load_s: 0.1 + 0.2, description },
+        Reply::Hello { version: PROTOCOL_VERSION, name: "naive".into(), variants: vec!["a".into()] },
+        Reply::Loaded { load_s: 0.1 + 0.2, data_sha256: "ab".repeat(32), description },
         Reply::Set {},
         Reply::Stepped { step_s: 1e-9, non_finite_examples: 3 },
-        Reply::Epoch { epoch_s: 1.25, first_step_s: None, steps: 4, examples: 256, non_finite_examples: 0 },
-        Reply::Epoch { epoch_s: 1.25, first_step_s: Some(0.5), steps: 4, examples: 256, non_finite_examples: 0 },
+        epoch(None),
+        epoch(Some(0.5)),
         Reply::Params { path: "out.safetensors".into() },
         Reply::Bye {},
         Reply::Error { kind: ErrorKind::OutOfMemory, message: "a \"quoted\"\nline".into() },
@@ -100,8 +108,8 @@ fn an_unknown_message_and_a_missing_field_are_errors() {
 
 #[test]
 fn the_wire_form_is_the_documented_one() {
-    let hello = serde_json::to_string(&Request::Hello { version: 1 }).unwrap();
-    assert_eq!(hello, r#"{"request":"hello","version":1}"#);
+    let hello = serde_json::to_string(&Request::Hello { version: 2 }).unwrap();
+    assert_eq!(hello, r#"{"request":"hello","version":2}"#);
     let step = serde_json::to_string(&Request::Step { indices: vec![1], mask: vec![true] }).unwrap();
     assert_eq!(step, r#"{"request":"step","indices":[1],"mask":[true]}"#);
     assert_eq!(serde_json::to_string(&Reply::Set {}).unwrap(), r#"{"reply":"set"}"#);

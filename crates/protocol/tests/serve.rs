@@ -9,7 +9,8 @@ use dpsgd_core::{
     BatchRef, Dataset, Description, Device, DpSgd, Inputs, Load, Mode, ModelSpec, Params, Settings, Strategy,
     StrategyError, Targets,
 };
-use dpsgd_protocol::messages::{ErrorKind, Reply, Request};
+use dpsgd_protocol::checksum;
+use dpsgd_protocol::messages::{ErrorKind, PROTOCOL_VERSION, Reply, Request};
 use dpsgd_protocol::schedule::Schedule;
 use dpsgd_protocol::serve;
 
@@ -103,7 +104,7 @@ fn talk_lines(lines: Vec<String>) -> Vec<Reply> {
 }
 
 fn hello() -> Request {
-    Request::Hello { version: 1 }
+    Request::Hello { version: PROTOCOL_VERSION }
 }
 
 fn error_kind(reply: &Reply) -> Option<ErrorKind> {
@@ -147,6 +148,28 @@ fn the_clock_stops_only_when_the_updated_parameters_are_ready() {
     let Reply::Epoch { first_step_s, .. } = replies[3] else { panic!("{:?}", replies[3]) };
     assert_eq!(first_step_s, None, "only a process's first epoch has a first step");
     assert!(matches!(replies[4], Reply::Stepped { step_s, .. } if step_s >= work));
+}
+
+#[test]
+fn the_data_and_the_batches_that_a_strategy_was_given_are_reported_by_their_checksums() {
+    let folder = tempfile::tempdir().unwrap();
+    let schedules = [vec![0, 1, 2, 0], vec![0, 1, 0, 2]].map(|indices| {
+        let file = folder.path().join(format!("{indices:?}"));
+        let schedule = Schedule { width: 2, indices, mask: vec![true, true, true, false] };
+        schedule.save(&file).unwrap();
+        (file, schedule)
+    });
+    let load = load(folder.path(), None, Device::Cpu);
+    let dataset = Dataset::load(&folder.path().join("dataset.safetensors")).unwrap();
+    let epochs = schedules.iter().map(|(file, _)| Request::Epoch { schedule: file.clone() });
+    let replies = talk(&[hello(), load].into_iter().chain(epochs).collect::<Vec<_>>());
+    let Reply::Loaded { data_sha256, .. } = &replies[1] else { panic!("{replies:?}") };
+    assert_eq!(*data_sha256, checksum::of_dataset(&dataset));
+    for (reply, (_, schedule)) in replies[2..].iter().zip(&schedules) {
+        let Reply::Epoch { batches_sha256, .. } = reply else { panic!("{reply:?}") };
+        assert_eq!(*batches_sha256, checksum::of_batches(schedule.batches()));
+    }
+    assert_ne!(replies[2], replies[3]);
 }
 
 #[test]

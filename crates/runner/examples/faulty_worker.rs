@@ -1,20 +1,22 @@
 //! A worker that fails in a chosen way at a chosen moment: `faulty_worker FAULT STAGE NAME [GOOD_WORKER]`.
 //!
 //! Until then it answers as NAME: by itself with made-up replies, or truly, by passing the requests on to GOOD_WORKER.
-//! STAGE is a request's name, or `start` for before the first. The faults are the match arms of `Faulty::fail`.
+//! STAGE is a request's name, or `start` for before the first. The faults are the match arms of `Faulty::serve` and
+//! `Faulty::fail`.
 
 #![expect(clippy::zombie_processes, reason = "to leave processes behind is the point")]
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
-use dpsgd_core::Description;
+use dpsgd_core::{Dataset, Description, Targets};
 use dpsgd_protocol::REPLY_FD;
 use dpsgd_protocol::messages::{ErrorKind, PROTOCOL_VERSION, Reply, Request};
 use nix::sys::signal::{Signal, kill};
@@ -92,6 +94,8 @@ struct Faulty<'a> {
     stage: &'a str,
     name: &'a str,
     replies: File,
+    /// By the fault `stale`.
+    first_schedule: Option<PathBuf>,
     /// The worker that knows the answers, and its replies.
     good: Option<(Child, ChildStdin, BufReader<io::PipeReader>)>,
 }
@@ -108,7 +112,7 @@ impl<'a> Faulty<'a> {
             let requests = child.stdin.take().unwrap();
             (child, requests, BufReader::new(reader))
         });
-        Faulty { fault, stage, name, replies, good }
+        Faulty { fault, stage, name, replies, first_schedule: None, good }
     }
 
     fn serve(mut self) -> ExitCode {
@@ -118,8 +122,14 @@ impl<'a> Faulty<'a> {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             let request: Request = serde_json::from_str(&line).unwrap();
             let stage = serde_json::to_value(&request).unwrap()["request"].as_str().unwrap().to_string();
-            let skipped = self.fault == "skip" && stage == self.stage;
-            let reply = if skipped { made_up(&request, self.name) } else { self.right_reply(&request, &line) };
+            let reply = match self.fault {
+                "skip" if stage == self.stage => made_up(&request, self.name),
+                "stale" | "other-data" if stage == self.stage => {
+                    let other = self.replace(request.clone());
+                    self.right_reply(&other, &serde_json::to_string(&other).unwrap())
+                }
+                _ => self.right_reply(&request, &line),
+            };
             let reply = if stage == self.stage { self.fail(Some(reply)) } else { Some(reply) };
             if let Some(reply) = reply {
                 self.send(&reply);
@@ -129,6 +139,27 @@ impl<'a> Faulty<'a> {
             }
         }
         ExitCode::SUCCESS
+    }
+
+    /// What the good worker is asked in place of `request`: the first batches ever seen, or a data set whose last target
+    /// is another.
+    fn replace(&mut self, request: Request) -> Request {
+        match request {
+            Request::Epoch { schedule } => {
+                Request::Epoch { schedule: self.first_schedule.get_or_insert(schedule).clone() }
+            }
+            Request::Load { model, params, dataset, dp, settings } => {
+                let mut data = Dataset::load(&dataset).unwrap();
+                match &mut data.targets {
+                    Targets::Class(classes) => *classes.last_mut().unwrap() ^= 1,
+                    Targets::Value(values) => *values.last_mut().unwrap() += 1.0,
+                }
+                let dataset = dataset.with_extension("other");
+                data.save(&dataset).unwrap();
+                Request::Load { model, params, dataset, dp, settings }
+            }
+            other => other,
+        }
     }
 
     fn send(&mut self, reply: &Reply) {
@@ -141,7 +172,7 @@ impl<'a> Faulty<'a> {
     fn fail(&mut self, reply: Option<Reply>) -> Option<Reply> {
         let error = |kind, message: &str| Some(Reply::Error { kind, message: message.into() });
         match self.fault.split_once('=').unwrap_or((self.fault, "")) {
-            ("none" | "bad-exit" | "skip", _) => return reply,
+            ("none" | "bad-exit" | "skip" | "stale" | "other-data", _) => return reply,
             ("crash", _) => {
                 eprintln!("Traceback (most recent call last):\nValueError: the tests asked for it\n");
                 std::process::exit(3);
@@ -236,8 +267,9 @@ impl<'a> Faulty<'a> {
         replies.take(1 << 20).read_line(&mut answer).unwrap();
         match serde_json::from_str(&answer).unwrap() {
             Reply::Hello { version, .. } => Reply::Hello { version, name: self.name.into(), variants: vec![] },
-            Reply::Loaded { load_s, description } => {
-                Reply::Loaded { load_s, description: Description { name: self.name.into(), ..description } }
+            Reply::Loaded { load_s, data_sha256, description } => {
+                let description = Description { name: self.name.into(), ..description };
+                Reply::Loaded { load_s, data_sha256, description }
             }
             reply => reply,
         }
@@ -257,13 +289,18 @@ fn made_up(request: &Request, name: &str) -> Reply {
                 threads: settings.threads,
                 rng: "none".into(),
             };
-            Reply::Loaded { load_s: 0.0, description }
+            Reply::Loaded { load_s: 0.0, data_sha256: String::new(), description }
         }
         Request::Set { .. } => Reply::Set {},
         Request::Step { .. } => Reply::Stepped { step_s: 0.001, non_finite_examples: 0 },
-        Request::Epoch { .. } => {
-            Reply::Epoch { epoch_s: 0.001, first_step_s: None, steps: 1, examples: 1, non_finite_examples: 0 }
-        }
+        Request::Epoch { .. } => Reply::Epoch {
+            epoch_s: 0.001,
+            first_step_s: None,
+            steps: 1,
+            examples: 1,
+            batches_sha256: String::new(),
+            non_finite_examples: 0,
+        },
         Request::Params { path } => Reply::Params { path: path.clone() },
         Request::Bye {} => Reply::Bye {},
     }

@@ -139,7 +139,7 @@ fn every_fault_ends_in_its_own_status() {
         ("babble", "set", Status::Failed, r#"{"reply":"set"}"#),
         ("wrong-reply", "hello", Status::Failed, r#"to hello, it sent {"reply":"params","path":"/nowhere"}"#),
         ("wrong-reply", "bye", Status::Failed, r#"to bye, it sent {"reply":"params","path":"/nowhere"}"#),
-        ("version", "hello", Status::Failed, "speaks protocol version 2, this runner 1: rebuild the older"),
+        ("version", "hello", Status::Failed, "speaks protocol version 3, this runner 2: rebuild the older"),
         ("close", "epoch", Status::Failed, "during epoch, it closed its replies"),
         ("unsupported", "load", Status::Unavailable, "no LSTM here"),
         ("out-of-memory", "epoch", Status::OutOfMemory, "the device is full"),

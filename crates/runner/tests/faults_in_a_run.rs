@@ -141,6 +141,9 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
         ("modest", "unsupported", "load", Status::Unavailable, "no LSTM here"),
         ("absent", "missing", "", Status::Unavailable, "/nowhere/worker"),
         ("idle", "skip", "step", Status::Disqualified, ""),
+        // It takes the right steps and counts them right, on the batches of its first epoch again and again.
+        ("stale", "stale", "epoch", Status::Failed, "other batches than all contenders were sent: SHA-256"),
+        ("outsider", "other-data", "load", Status::Failed, "other data set than all contenders were sent: SHA-256"),
     ];
     let faults = contenders.map(|(name, fault, stage, ..)| (name, fault, stage));
     let run = Run::new(8, &faults);

@@ -21,7 +21,7 @@ use dpsgd_protocol::results::{Cell, DataKind, Environment, ProcessRun, Results, 
 
 use crate::calibrate::{CalibrationError, calibrate};
 use crate::config::Workload;
-use crate::prepare::{self, DATASET_FILE, DataJob, PARAMS_FILE, PrepareError, PreparedData, schedule_file};
+use crate::prepare::{self, DATASET_FILE, DataJob, PARAMS_FILE, PrepareError, PreparedData};
 use crate::registry::Contender;
 use crate::verify::Verdict;
 use crate::worker::WorkerError;
@@ -291,15 +291,17 @@ impl<'a> Run<'a> {
         let config = self.bench.config;
         let launch = self.bench.launch(cell.contender, self.folder.join(log))?;
         let folder = self.workload_folder(cell.workload);
+        let prepared = &self.prepared[cell.workload.name.as_str()];
         let job = process::Job {
             strategy: &cell.contender.strategy,
             model: &cell.workload.model,
             params: folder.join(PARAMS_FILE),
             dataset: folder.join(DATASET_FILE),
+            data_sha256: &prepared.data_sha256,
             dp: config.dp(cell.mode, cell.batch_size),
             settings: self.bench.settings(cell.contender),
-            schedules: (0..config.epochs).map(|epoch| schedule_file(&folder, cell.batch_size, epoch)).collect(),
-            steps: (self.prepared[cell.workload.name.as_str()].examples / cell.batch_size) as u64,
+            schedules: &prepared.schedules[&cell.batch_size],
+            steps: (prepared.examples / cell.batch_size) as u64,
             batch_size: cell.batch_size,
             round,
             timeout: config.timeout,

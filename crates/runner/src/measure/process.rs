@@ -8,7 +8,8 @@ use dpsgd_meter::{GpuBefore, Sampler};
 use dpsgd_protocol::messages::{Reply, Request};
 use dpsgd_protocol::results::{ProcessRun, Status};
 
-use crate::verify::{check_description, unexpected};
+use crate::prepare::ScheduleFile;
+use crate::verify::{check_description, check_received, unexpected};
 use crate::worker::{Guard, Launch, Worker, WorkerError};
 
 /// How often memory and the GPU are looked at while epochs run.
@@ -27,12 +28,14 @@ pub struct Job<'a> {
     pub params: PathBuf,
     /// The data set.
     pub dataset: PathBuf,
+    /// Its checksum.
+    pub data_sha256: &'a str,
     /// Hyperparameters.
     pub dp: DpSgd,
     /// Where and how.
     pub settings: Settings,
     /// One schedule per epoch.
-    pub schedules: Vec<PathBuf>,
+    pub schedules: &'a [ScheduleFile],
     /// Batches in each schedule.
     pub steps: u64,
     /// Examples in each batch.
@@ -78,8 +81,9 @@ pub fn measure(
         settings: job.settings.clone(),
     };
     let load_s = match worker.request(&load, job.timeout)? {
-        Reply::Loaded { load_s, description } => {
+        Reply::Loaded { load_s, data_sha256, description } => {
             check_description(&job.settings, &description)?;
+            check_received("data set", job.data_sha256, &data_sha256)?;
             load_s
         }
         other => return Err(unexpected(&load, &other)),
@@ -99,8 +103,8 @@ pub fn measure(
         non_finite_examples: 0,
         capped: false,
     };
-    for schedule in &job.schedules {
-        let request = Request::Epoch { schedule: schedule.clone() };
+    for schedule in job.schedules {
+        let request = Request::Epoch { schedule: schedule.path.clone() };
         let left = job.limit.map(|limit| limit.saturating_sub(started.elapsed()));
         let begin = Instant::now();
         let reply = match worker.request(&request, left.map_or(job.timeout, |left| left.min(job.timeout))) {
@@ -114,8 +118,9 @@ pub fn measure(
             answered => answered?,
         };
         match reply {
-            Reply::Epoch { epoch_s, first_step_s, steps, examples, non_finite_examples } => {
+            Reply::Epoch { epoch_s, first_step_s, steps, examples, batches_sha256, non_finite_examples } => {
                 job.check_work(steps, examples)?;
+                check_received("batches", &schedule.sha256, &batches_sha256)?;
                 check_clock(epoch_s, begin.elapsed().as_secs_f64())?;
                 match (first_step_s, run.epochs_s.is_empty()) {
                     (Some(first), true) if first > 0.0 && first <= epoch_s => run.first_step_s = first,

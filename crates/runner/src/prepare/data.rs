@@ -1,13 +1,15 @@
 //! The files that a measured workload needs: data set, initial parameters, and a schedule for every batch size and epoch.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use dpsgd_core::{ModelSpec, Params};
 use dpsgd_data::Order;
+use dpsgd_protocol::checksum;
 use dpsgd_protocol::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
-use super::{DATASET_FILE, PARAMS_FILE, PrepareError};
+use super::{DATASET_FILE, PARAMS_FILE, PrepareError, ScheduleFile};
 
 /// What to prepare.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,11 +45,10 @@ pub struct PreparedData {
     pub source: String,
     /// What the user should know about the data.
     pub warnings: Vec<String>,
-}
-
-/// The schedule of one epoch at one batch size, within a job's folder.
-pub fn schedule_file(folder: &Path, batch_size: usize, epoch: usize) -> PathBuf {
-    folder.join(format!("schedule-{batch_size}-{epoch}.safetensors"))
+    /// The checksum that a worker which was given this data set reports.
+    pub data_sha256: String,
+    /// For each batch size, the batches of each epoch.
+    pub schedules: BTreeMap<usize, Vec<ScheduleFile>>,
 }
 
 pub(super) fn prepare(job: &DataJob) -> Result<PreparedData, PrepareError> {
@@ -55,6 +56,7 @@ pub(super) fn prepare(job: &DataJob) -> Result<PreparedData, PrepareError> {
         .map_err(PrepareError::new)?;
     loaded.dataset.check_fits(&job.model).map_err(PrepareError::new)?;
     let examples = loaded.dataset.len();
+    let mut schedules = BTreeMap::new();
     for batch_size in &job.batch_sizes {
         if *batch_size == 0 || *batch_size > examples {
             let name = &job.model.name;
@@ -62,14 +64,22 @@ pub(super) fn prepare(job: &DataJob) -> Result<PreparedData, PrepareError> {
                 "batch_sizes: {batch_size} for workload `{name}`: must be 1 to {examples}, the examples in an epoch"
             )));
         }
-        for epoch in 0..job.epochs {
+        let epoch = |epoch| {
             let batches = dpsgd_data::batches(job.order, examples, *batch_size, job.seed, epoch as u64)
                 .map_err(PrepareError::new)?;
             let schedule = Schedule { width: batches.width, indices: batches.indices, mask: batches.mask };
-            schedule.save(&schedule_file(&job.out, *batch_size, epoch)).map_err(PrepareError::new)?;
-        }
+            ScheduleFile::save(&schedule, job.out.join(format!("schedule-{batch_size}-{epoch}.safetensors")))
+        };
+        schedules.insert(*batch_size, (0..job.epochs).map(epoch).collect::<Result<_, _>>()?);
     }
     loaded.dataset.save(&job.out.join(DATASET_FILE)).map_err(PrepareError::new)?;
     Params::init(&job.model, job.seed).save(&job.out.join(PARAMS_FILE)).map_err(PrepareError::new)?;
-    Ok(PreparedData { examples, real: loaded.real, source: loaded.source, warnings: loaded.warnings })
+    Ok(PreparedData {
+        examples,
+        real: loaded.real,
+        source: loaded.source,
+        warnings: loaded.warnings,
+        data_sha256: checksum::of_dataset(&loaded.dataset),
+        schedules,
+    })
 }

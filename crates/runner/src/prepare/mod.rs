@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use dpsgd_core::ModelSpec;
+use dpsgd_protocol::checksum;
+use dpsgd_protocol::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
-pub use data::{DataJob, PreparedData, schedule_file};
+pub use data::{DataJob, PreparedData};
 pub use reference::{Case, EpochCase, Needs, Reference};
 
 /// The hidden subcommand that carries out one [`Job`] from stdin.
@@ -25,6 +27,22 @@ pub const SUBCOMMAND: &str = "__prepare";
 pub const PARAMS_FILE: &str = "params.safetensors";
 /// Data file within a job's folder.
 pub const DATASET_FILE: &str = "dataset.safetensors";
+
+/// A file of batches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The checksum that a worker which ran these batches reports.
+    pub sha256: String,
+}
+
+impl ScheduleFile {
+    fn save(schedule: &Schedule, path: PathBuf) -> Result<Self, PrepareError> {
+        schedule.save(&path).map_err(PrepareError::new)?;
+        Ok(ScheduleFile { path, sha256: checksum::of_batches(schedule.batches()) })
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Job {

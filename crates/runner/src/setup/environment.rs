@@ -108,8 +108,12 @@ pub fn install(host: &Host, python: &Python, spec: &Spec) -> Result<PathBuf, Str
         "make an environment for the packages",
         uv.command(host).args(["venv", "--quiet", "--python"]).arg(&python.executable).arg(&folder),
     )?;
+    // Compiled now: a start would otherwise depend on whether an earlier one could write what it compiled.
     let install = ["pip", "install", "--only-binary", ":all:", "--python"];
-    run("install the packages", uv.command(host).args(install).arg(spec.interpreter(host)).arg("-r").arg(&lock))?;
+    run(
+        "install the packages",
+        uv.command(host).args(install).arg(spec.interpreter(host)).arg("-r").arg(&lock).arg("--compile-bytecode"),
+    )?;
     fs::write(folder.join(STAMP), format!("{digest}\n")).map_err(unwritable)?;
     Ok(folder)
 }

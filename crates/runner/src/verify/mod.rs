@@ -193,8 +193,9 @@ impl<'a> Gate<'a> {
         };
         self.non_finite_examples = 0;
         match self.worker.request(&request, self.timeout)? {
-            Reply::Loaded { description, .. } => {
+            Reply::Loaded { description, data_sha256, .. } => {
                 check_description(&self.settings, &description)?;
+                check_received("data set", &self.reference.data_sha256, &data_sha256)?;
                 Ok(description)
             }
             other => Err(unexpected(&request, &other)),
@@ -225,9 +226,13 @@ impl<'a> Gate<'a> {
 
     /// All batches of a case's schedule.
     fn epoch(&mut self, case: &EpochCase) -> Result<(), WorkerError> {
-        let request = Request::Epoch { schedule: case.schedule.clone() };
+        let request = Request::Epoch { schedule: case.schedule.path.clone() };
         match self.worker.request(&request, self.timeout)? {
-            Reply::Epoch { steps, examples, .. } if (steps, examples) == (case.steps, case.examples) => Ok(()),
+            Reply::Epoch { steps, examples, batches_sha256, .. }
+                if (steps, examples) == (case.steps, case.examples) =>
+            {
+                check_received("batches", &case.schedule.sha256, &batches_sha256)
+            }
             other => Err(unexpected(&request, &other)),
         }
     }
@@ -273,6 +278,20 @@ pub fn check_description(asked: &Settings, found: &Description) -> Result<(), Wo
         ));
     }
     Ok(())
+}
+
+/// Refuses a worker that computes on something else than it was sent: it would not do the same work as the others.
+pub fn check_received(what: &str, sent_sha256: &str, received_sha256: &str) -> Result<(), WorkerError> {
+    if received_sha256 == sent_sha256 {
+        return Ok(());
+    }
+    Err(WorkerError::new(
+        Status::Failed,
+        format!(
+            "other {what} than all contenders were sent: SHA-256 {sent_sha256}; the worker computed on \
+             {received_sha256}; see crates/protocol/src/checksum.rs"
+        ),
+    ))
 }
 
 /// A reply that does not belong to its request.

@@ -8,7 +8,7 @@ use dpsgd_protocol::schedule::Schedule;
 
 use super::pool::{MIN_MARGIN, Pool};
 use super::{EXPECTED_BATCH_SIZE, EpochCase, direction, length, write};
-use crate::prepare::PrepareError;
+use crate::prepare::{PrepareError, ScheduleFile};
 
 /// Rows of the pool, step by step.
 const BATCHES: [[u32; 8]; 3] = [[0, 9, 2, 7, 4, 5, 8, 3], [1, 6, 3, 9, 9, 0, 2, 5], [8, 7, 6, 4, 1, 2, 5, 0]];
@@ -21,11 +21,10 @@ const RATES: u32 = 12;
 
 /// Works out one case for each mode and writes batches and differences into `out`.
 pub fn work_out(model: &ModelSpec, params: &Params, pool: &Pool, out: &Path) -> Result<Vec<EpochCase>, PrepareError> {
-    let schedule = out.join("epoch.safetensors");
     let indices = BATCHES.concat();
     let examples = indices.len();
     let batches = Schedule { width: BATCHES[0].len(), indices, mask: vec![true; examples] };
-    batches.save(&schedule).map_err(PrepareError::new)?;
+    let schedule = ScheduleFile::save(&batches, out.join("epoch.safetensors"))?;
     let work_out = |mode: Mode| {
         let (dp, last) = clear_of_kinks(model, params, pool, mode);
         let expected = out.join(format!("expected-epoch-{}.f64", mode.name()));

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use dpsgd_core::oracle::{Gradient, Oracle, clipped_sum, sum};
 use dpsgd_core::{DpSgd, Mode, ModelSpec, Params};
+use dpsgd_protocol::checksum;
 use serde::{Deserialize, Serialize};
 
-use super::{DATASET_FILE, PARAMS_FILE, PrepareError};
+use super::{DATASET_FILE, PARAMS_FILE, PrepareError, ScheduleFile};
 use pool::Pool;
 
 /// What a strategy must be able to do for a case to apply to it.
@@ -53,6 +54,8 @@ pub struct Case {
 pub struct Reference {
     /// The pool.
     pub dataset: PathBuf,
+    /// The checksum that a worker which was given the pool reports.
+    pub data_sha256: String,
     /// Initial parameters.
     pub params: PathBuf,
     /// The cases.
@@ -69,7 +72,7 @@ pub struct EpochCase {
     /// Hyperparameters; in private mode without noise.
     pub dp: DpSgd,
     /// The batches, rows of the pool.
-    pub schedule: PathBuf,
+    pub schedule: ScheduleFile,
     /// How many batches.
     pub steps: u64,
     /// How many examples in all of them.
@@ -97,7 +100,8 @@ pub(super) fn prepare(model: &ModelSpec, seed: u64, widest: usize, out: &Path) -
         learning_rate: EXPECTED_BATCH_SIZE / clip_norm,
         expected_batch_size: EXPECTED_BATCH_SIZE,
     };
-    Ok(Reference { dataset: dataset_file, params: params_file, cases, epochs, noise })
+    let data_sha256 = checksum::of_dataset(&pool.dataset);
+    Ok(Reference { dataset: dataset_file, data_sha256, params: params_file, cases, epochs, noise })
 }
 
 /// What a step without noise moves the parameters along, and by what the learning rate is divided: the clipped sum and B,
