@@ -15,9 +15,10 @@ def choose(device):
         jax.config.update("jax_default_matmul_precision", "highest")
     try:
         found = jax.devices()[int(ordinal or 0)]
-    except (RuntimeError, IndexError) as error:
+    # JAX has an assertion where a platform has no plugin at all.
+    except (RuntimeError, IndexError, AssertionError) as error:
         fix = "name an interpreter whose JAX is built for CUDA with --python"
-        raise Unsupported(f"device {device}: JAX {jax.__version__} finds no such device; {fix} ({error})") from None
+        raise Unsupported(f"device {device}: JAX {jax.__version__} finds no such device; {fix}") from error
     jax.config.update("jax_default_device", found)
     return found
 

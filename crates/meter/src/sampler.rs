@@ -71,16 +71,11 @@ impl Sampler {
         }
     }
 
-    /// What the GPU did until now; `None` if none is watched.
-    pub fn gpu_usage(&self) -> Option<GpuUsage> {
-        lock(&self.state).gpu.as_ref().map(|gpu| gpu.usage(Instant::now()))
-    }
-
-    /// What the CPU did since [`Sampler::mark`]: CPU time over wall time and threads, as [`Usage::cpu_utilization`].
-    pub fn cpu_utilization(&self, threads: usize) -> Option<f64> {
+    /// Takes a look and says what was used so far.
+    pub fn so_far(&self) -> Usage {
         let mut state = lock(&self.state);
         state.look();
-        state.usage().cpu_utilization(threads)
+        state.usage()
     }
 
     /// Seconds of CPU time of the process and its descendants since their start; `None` if the process is gone.
@@ -91,9 +86,7 @@ impl Sampler {
     /// Takes a last look and says what was used. Call this while the process still runs.
     pub fn stop(mut self) -> Usage {
         self.end();
-        let mut state = lock(&self.state);
-        state.look();
-        state.usage()
+        self.so_far()
     }
 
     fn end(&mut self) {

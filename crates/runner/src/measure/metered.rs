@@ -45,7 +45,7 @@ pub fn meter(
     epochs_s: &[f64],
     limit: Duration,
 ) -> Result<Option<Metered>, WorkerError> {
-    let (Some(last), Some(_)) = (schedules.last(), sampler.gpu_usage()) else { return Ok(None) };
+    let (Some(last), Some(_)) = (schedules.last(), sampler.so_far().gpu) else { return Ok(None) };
     let warm = if epochs_s.len() > 1 { &epochs_s[1..] } else { epochs_s };
     let Some(epoch_s) = stats::median(warm) else { return Ok(None) };
     let once = Schedule::load(last).map_err(|error| failed(&error.to_string()))?;
@@ -59,7 +59,7 @@ pub fn meter(
     let request = Request::Epoch { schedule: file.clone() };
     sampler.mark_gpu();
     let answer = worker.request(&request, limit);
-    let usage = sampler.gpu_usage();
+    let usage = sampler.so_far().gpu;
     let _ = std::fs::remove_file(file);
     match answer? {
         Reply::Epoch { steps, .. } if steps == repeated.steps() as u64 => {

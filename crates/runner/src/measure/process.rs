@@ -137,7 +137,10 @@ pub fn measure(
         epoch_done();
     }
     let timed_until_s = greeted.elapsed().as_secs_f64();
-    run.cpu_utilization = sampler.cpu_utilization(job.settings.threads);
+    // Before the GPU's window, whose schedule takes memory too.
+    let usage = sampler.so_far();
+    run.cpu_utilization = usage.cpu_utilization(job.settings.threads);
+    run.peak_rss_bytes = usage.peak_rss_bytes;
     let mut window = None;
     // Once per row: it takes seconds, and nothing in it is timed.
     if job.round == 0 && !run.capped {
@@ -145,7 +148,6 @@ pub fn measure(
         window = metered::meter(&mut worker, &mut sampler, &job.schedules, &run.epochs_s, left)?;
     }
     let usage = sampler.stop();
-    run.peak_rss_bytes = usage.peak_rss_bytes;
     run.gpu_peak_bytes = usage.gpu.as_ref().and_then(dpsgd_meter::GpuUsage::peak_bytes);
     run.gpu = usage.gpu.as_ref().map(|gpu| metered::gpu_use(gpu, window.as_ref()));
     if let Some(metered) = &window {
