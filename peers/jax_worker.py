@@ -6,12 +6,14 @@ leave out vmap, jit or both, for the ablation; plain SGD without jit is op by op
 """
 
 import functools
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpsgd_worker import Strategy, Unsupported, seed_of, serve, threads_named
+import jax_device
+from dpsgd_worker import Strategy, seed_of, serve, threads_named
 from jax_model import make_loss
 
 
@@ -22,8 +24,7 @@ class Jax(Strategy):
     variants = ("jit+vmap", "jit+vmap+im2col", "jit", "vmap", "neither")
 
     def __init__(self, job):
-        if job.settings.device != "cpu":
-            raise Unsupported(f"device {job.settings.device}: this environment has JAX for the CPU only")
+        self.device = jax_device.choose(job.settings.device)
         self.variant = job.settings.variant or next(iter(self.variants), "jit+vmap")
         self.model = job.model
         self.loss = make_loss(job.model, "im2col" if self.variant.endswith("im2col") else "lax")
@@ -56,14 +57,14 @@ class Jax(Strategy):
     def describe(self):
         # Its pool is made at the first computation; load has had some.
         return {
-            "versions": self.versions(),
-            "device": jax.devices()[0].platform,
+            "versions": self.versions() | jax_device.numbers(self.device),
+            "device": jax_device.name(self.device),
             "threads": threads_named("tf_XLAEigen") or 0,
             "rng": f"{jax.random.key_impl(self.key)} (counter-based, JAX's default)",
         }
 
     def versions(self):
-        return {"jax": jax.__version__, "jaxlib": jax.lib.__version__}
+        return {"jax": jax.__version__, "jaxlib": version("jaxlib")}
 
     def step(self, indices, mask):
         self.state = self.current(self.state, self.hyper, self.inputs, self.targets, indices, mask)

@@ -17,7 +17,8 @@ class Opake(TorchStrategy):
     """Parameters are a dictionary of tensors by the module's names."""
 
     name = "opake"
-    rng = "mt19937 (PyTorch's default, keyed anew for every step)"
+    # On the CPU, whatever the device.
+    rng = cuda_rng = "mt19937 (PyTorch's default, keyed anew for every step)"
 
     def __init__(self, job):
         super().__init__(job, lstm=UnrolledLstm)

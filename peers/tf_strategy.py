@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from dpsgd_worker import Strategy, Unsupported, seed_of, threads_named
+import tf_device
+from dpsgd_worker import Strategy, seed_of, threads_named
 from tf_model import from_native, to_native
 
 
@@ -12,8 +13,7 @@ class TfStrategy(Strategy):
     rng = "Philox (tf.random.Generator)"
 
     def __init__(self, job):
-        if job.settings.device != "cpu":
-            raise Unsupported(f"device {job.settings.device}: this worker places its data on the CPU")
+        self.device, self.gpu = job.settings.device, tf_device.choose(job.settings.device)
         try:
             tf.config.threading.set_intra_op_parallelism_threads(job.settings.threads)
             tf.config.threading.set_inter_op_parallelism_threads(job.settings.threads)
@@ -39,8 +39,8 @@ class TfStrategy(Strategy):
         return value.copy() if name in self.embeddings else to_native(name, value)
 
     def describe(self):
-        versions = {"tensorflow": tf.__version__} | self.versions()
-        return {"versions": versions, "device": "cpu", "threads": self.threads(), "rng": self.rng}
+        versions = {"tensorflow": tf.__version__} | self.versions() | tf_device.numbers(self.gpu)
+        return {"versions": versions, "device": tf_device.name(self.device, self.gpu), "threads": self.threads(), "rng": self.rng}
 
     @staticmethod
     def threads():

@@ -11,11 +11,16 @@ class TorchStrategy(Strategy):
     """Holds the module and the data; a strategy adds its step."""
 
     rng = "mt19937 (PyTorch's default, not cryptographically secure)"
+    cuda_rng = "philox4x32-10 (PyTorch's default, not cryptographically secure)"
 
     def __init__(self, job, **options):
         device = job.settings.device
-        if device != "cpu" and not torch.cuda.is_available():
-            raise Unsupported(f"device {device}: PyTorch finds no CUDA device here")
+        if device != "cpu":
+            found = torch.cuda.device_count()
+            if torch.device(device).index >= found:
+                raise Unsupported(f"device {device}: PyTorch {torch.__version__} finds {found} CUDA devices")
+            # float32 is to be float32: no products on tensor cores with ten bits of each number.
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.set_num_threads(job.settings.threads)
         # Seeds every device's default generator.
         torch.manual_seed(seed_of(job.settings))
@@ -37,7 +42,12 @@ class TorchStrategy(Strategy):
         # The space separates the device from its name.
         name = "cpu" if self.device.type == "cpu" else f"{self.device} ({torch.cuda.get_device_name(self.device)})"
         versions = {"torch": torch.__version__} | self.versions()
-        return {"versions": versions, "device": name, "threads": torch.get_num_threads(), "rng": self.rng}
+        rng = self.rng
+        if self.device.type == "cuda":
+            tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+            versions |= {"cuda": torch.version.cuda, "tf32": "on" if tf32 else "off"}
+            rng = self.cuda_rng
+        return {"versions": versions, "device": name, "threads": torch.get_num_threads(), "rng": rng}
 
     def versions(self):
         """Of what else computes."""

@@ -127,7 +127,8 @@ pub struct Description {
     pub name: String,
     /// The variant in force, if there is a choice.
     pub variant: Option<String>,
-    /// Versions of what computes, such as `{"libtorch": "2.11.0"}`.
+    /// Versions of what computes, such as `{"libtorch": "2.11.0"}`, and what else changes its numbers, such as
+    /// `{"tf32": "off"}`.
     pub versions: BTreeMap<String, String>,
     /// The device in force, such as `cpu` or `cuda:0 (NVIDIA H200)`.
     pub device: String,

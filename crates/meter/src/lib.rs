@@ -6,8 +6,11 @@
 mod gpu;
 mod machine;
 mod sampler;
+mod timeline;
 mod tree;
 
-pub use gpu::GpuBefore;
+pub use gpu::nvml::missing_cuda_device;
+pub use gpu::{Gpu, GpuLook, GpuMeter, GpuUsage, GpuWindow};
 pub use machine::{Machine, machine};
 pub use sampler::{Sampler, Usage};
+pub use timeline::{Moment, Timeline};

@@ -3,7 +3,7 @@
 use procfs::{CpuInfo, Current};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::gpu;
+use crate::gpu::nvml;
 
 /// The instruction sets that compute kernels choose between, as the kernel names them.
 const KERNEL_FEATURES: [&str; 12] = [
@@ -36,6 +36,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// GPUs, by name.
     pub gpus: Vec<String>,
+    /// Version of the GPUs' driver; `None` without one.
+    pub gpu_driver: Option<String>,
 }
 
 /// Reads the facts. What can't be found out is empty or `unknown`.
@@ -50,7 +52,8 @@ pub fn machine() -> Machine {
         cpus: usable_cpus(),
         cpu_features: features.map(|feature| feature.to_string()).collect(),
         memory_bytes: memory_bytes(),
-        gpus: gpu::names(),
+        gpus: nvml::names(),
+        gpu_driver: nvml::driver(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::GpuBefore;
+use crate::gpu::{GpuMeter, GpuUsage};
+use crate::timeline::{Moment, Timeline};
 use crate::tree::{self, TreeUse};
 
 /// The shortest wall time for which a CPU utilization is given: CPU time comes in ticks of 10 ms.
@@ -21,7 +22,7 @@ pub struct Sampler {
 }
 
 /// What a process used.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Usage {
     /// Peak resident bytes of the process (`VmHWM`), or of it and its descendants together, as sampled, if that is
     /// more; `None` if it was gone before the first look.
@@ -30,12 +31,10 @@ pub struct Usage {
     pub cpu_s: f64,
     /// Seconds since [`Sampler::mark`].
     pub wall_s: f64,
-    /// Peak GPU bytes, as sampled.
-    pub gpu_peak_bytes: Option<u64>,
-    /// Mean share of time in which the GPU was busy since [`Sampler::mark`], 0 to 1.
-    pub gpu_utilization: Option<f64>,
-    /// Joules that the GPU took since [`Sampler::mark`].
-    pub energy_j: Option<f64>,
+    /// What it did to the GPU; `None` if none was watched.
+    pub gpu: Option<GpuUsage>,
+    /// All of it over time, from the start.
+    pub timeline: Timeline,
 }
 
 impl Usage {
@@ -51,8 +50,8 @@ impl Sampler {
         Sampler::start_with_gpu(pid, interval, None)
     }
 
-    /// Starts watching the GPU too, against its level before the process was started.
-    pub fn start_with_gpu(pid: i32, interval: Duration, gpu: Option<GpuBefore>) -> Sampler {
+    /// Starts watching the GPU too, with a meter made before the process was started.
+    pub fn start_with_gpu(pid: i32, interval: Duration, gpu: Option<GpuMeter>) -> Sampler {
         let state = Arc::new(Mutex::new(State::new(pid, gpu)));
         let (running, stopped) = channel();
         let shared = Arc::clone(&state);
@@ -60,9 +59,23 @@ impl Sampler {
         Sampler { pid, state, running: Some(running), thread: Some(thread) }
     }
 
-    /// From here on CPU time, wall time, GPU utilization and energy are counted. Peaks count from the start.
+    /// From here on CPU time and wall time are counted. Peaks count from the start.
     pub fn mark(&mut self) {
         lock(&self.state).mark();
+    }
+
+    /// From here on utilization, power and energy of the GPU are counted.
+    pub fn mark_gpu(&mut self) {
+        if let Some(gpu) = &mut lock(&self.state).gpu {
+            gpu.begin_window(Instant::now());
+        }
+    }
+
+    /// Takes a look and says what was used so far.
+    pub fn so_far(&self) -> Usage {
+        let mut state = lock(&self.state);
+        state.look();
+        state.usage()
     }
 
     /// Seconds of CPU time of the process and its descendants since their start; `None` if the process is gone.
@@ -73,9 +86,7 @@ impl Sampler {
     /// Takes a last look and says what was used. Call this while the process still runs.
     pub fn stop(mut self) -> Usage {
         self.end();
-        let mut state = lock(&self.state);
-        state.look();
-        state.usage()
+        self.so_far()
     }
 
     fn end(&mut self) {
@@ -106,31 +117,29 @@ fn watch(state: &Mutex<State>, interval: Duration, stopped: &Receiver<()>) {
 /// All looks so far, summed up.
 struct State {
     pid: i32,
-    gpu: Option<GpuBefore>,
+    gpu: Option<GpuMeter>,
     peak_rss_bytes: Option<u64>,
-    gpu_peak_bytes: Option<u64>,
-    /// When counting began, and the CPU time and energy then.
+    /// When watching began, when counting began, and the CPU time then.
+    started: Instant,
     since: Instant,
     cpu_before_s: f64,
-    energy_before_j: Option<f64>,
     /// CPU time at the last look.
     cpu_s: f64,
-    /// Sum and number of utilizations seen since the mark.
-    busy: (f64, u32),
+    timeline: Timeline,
 }
 
 impl State {
-    fn new(pid: i32, gpu: Option<GpuBefore>) -> State {
+    fn new(pid: i32, gpu: Option<GpuMeter>) -> State {
+        let now = Instant::now();
         let mut state = State {
             pid,
             gpu,
             peak_rss_bytes: None,
-            gpu_peak_bytes: None,
-            since: Instant::now(),
+            started: now,
+            since: now,
             cpu_before_s: 0.0,
-            energy_before_j: None,
             cpu_s: 0.0,
-            busy: (0.0, 0),
+            timeline: Timeline::default(),
         };
         state.mark();
         state
@@ -139,33 +148,32 @@ impl State {
     fn mark(&mut self) {
         self.look();
         self.cpu_before_s = self.cpu_s;
-        self.energy_before_j = self.gpu.as_ref().and_then(GpuBefore::energy_j);
-        self.busy = (0.0, 0);
         self.since = Instant::now();
     }
 
     fn look(&mut self) {
-        if let Ok(TreeUse { peak_rss_bytes, rss_bytes, cpu_s, .. }) = tree::read(self.pid) {
-            self.peak_rss_bytes = self.peak_rss_bytes.max(Some(peak_rss_bytes.max(rss_bytes)));
-            self.cpu_s = self.cpu_s.max(cpu_s);
-        }
-        if let Some(gpu) = &self.gpu {
-            self.gpu_peak_bytes = self.gpu_peak_bytes.max(gpu.used_bytes(&[self.pid]));
-            if let Some(share) = gpu.utilization() {
-                self.busy = (self.busy.0 + share, self.busy.1 + 1);
-            }
-        }
+        let now = Instant::now();
+        let gpu = self.gpu.as_mut().map(|gpu| gpu.look(self.pid, now));
+        let Ok(TreeUse { peak_rss_bytes, rss_bytes, cpu_s, .. }) = tree::read(self.pid) else { return };
+        self.peak_rss_bytes = self.peak_rss_bytes.max(Some(peak_rss_bytes.max(rss_bytes)));
+        self.cpu_s = self.cpu_s.max(cpu_s);
+        self.timeline.add(Moment {
+            at_s: now.duration_since(self.started).as_secs_f64(),
+            rss_bytes,
+            cpu_s: self.cpu_s,
+            gpu_bytes: gpu.and_then(|gpu| gpu.bytes),
+            gpu_utilization: gpu.and_then(|gpu| gpu.utilization),
+            gpu_power_w: gpu.and_then(|gpu| gpu.power_w),
+        });
     }
 
     fn usage(&self) -> Usage {
-        let energy_now_j = self.gpu.as_ref().and_then(GpuBefore::energy_j);
         Usage {
             peak_rss_bytes: self.peak_rss_bytes,
             cpu_s: self.cpu_s - self.cpu_before_s,
             wall_s: self.since.elapsed().as_secs_f64(),
-            gpu_peak_bytes: self.gpu_peak_bytes,
-            gpu_utilization: (self.busy.1 > 0).then(|| self.busy.0 / f64::from(self.busy.1)),
-            energy_j: energy_now_j.zip(self.energy_before_j).map(|(now, before)| now - before),
+            gpu: self.gpu.as_ref().map(|gpu| gpu.usage(Instant::now())),
+            timeline: self.timeline.clone(),
         }
     }
 }

@@ -98,7 +98,7 @@ fn memory_that_was_freed_before_the_first_look_still_counts() {
     end(child);
     let mebibytes = usage.peak_rss_bytes.unwrap() / MIB;
     assert!((100..150).contains(&mebibytes), "{mebibytes} MiB");
-    assert_eq!((usage.gpu_peak_bytes, usage.gpu_utilization, usage.energy_j), (None, None, None));
+    assert_eq!(usage.gpu, None);
 }
 
 #[test]
@@ -173,4 +173,22 @@ fn a_process_that_is_gone_leaves_no_figures() {
     assert_eq!(sampler.cpu_time(), None);
     let usage = sampler.stop();
     assert_eq!((usage.peak_rss_bytes, usage.cpu_utilization(1)), (None, None));
+}
+
+#[test]
+fn the_timeline_has_the_memory_and_cpu_time_of_every_look_in_order() {
+    let (mut child, mut stdout) = spawn("burn 300");
+    let sampler = Sampler::start(child.id() as i32, INTERVAL);
+    child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+    wait_until_ready(&mut stdout);
+    let usage = sampler.stop();
+    end(child);
+    let moments = usage.timeline.moments();
+    assert!(moments.len() >= 5, "{moments:?}");
+    assert!(moments.windows(2).all(|pair| pair[0].at_s <= pair[1].at_s && pair[0].cpu_s <= pair[1].cpu_s));
+    assert!(
+        moments.iter().all(|moment| moment.rss_bytes <= usage.peak_rss_bytes.unwrap() && moment.gpu_bytes.is_none())
+    );
+    let burnt = moments.last().unwrap().cpu_s - moments[0].cpu_s;
+    assert!((0.28..0.60).contains(&burnt), "{burnt} s");
 }

@@ -1,5 +1,6 @@
 //! The results file: `DIR/results.json`. Its JSON Schema is committed in `docs/results.schema.json`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dpsgd_core::{Description, Mode, ModelSpec};
@@ -45,6 +46,9 @@ pub struct Environment {
     pub memory_bytes: u64,
     /// GPUs, by name.
     pub gpus: Vec<String>,
+    /// Version of the GPUs' driver; `null` without one.
+    #[serde(default)]
+    pub gpu_driver: Option<String>,
     /// What each contender reported of itself.
     pub contenders: Vec<Description>,
     /// What the machine could do at most: measured before the first timed process and after the last, and again when the
@@ -212,15 +216,69 @@ pub struct ProcessRun {
     pub cpu_utilization: Option<f64>,
     /// Peak GPU bytes of the process, or of the device above its level before the worker where NVML hides processes.
     pub gpu_peak_bytes: Option<u64>,
-    /// Mean share of time in which the GPU was busy while epochs ran, 0 to 1.
+    /// Mean share of time in which the GPU was busy in the metered window, 0 to 1.
     pub gpu_utilization: Option<f64>,
-    /// GPU energy per epoch in joules.
+    /// GPU energy per epoch in joules, in the metered window.
     pub energy_j: Option<f64>,
+    /// The GPU in detail; `null` without one.
+    #[serde(default)]
+    pub gpu: Option<GpuUse>,
     /// Examples left out for a NaN or an infinity in their gradient.
     pub non_finite_examples: u64,
     /// Whether the row's time limit ended it before all its epochs; those that were whole are kept.
     #[serde(default)]
     pub capped: bool,
+}
+
+/// What a process did to the GPU, by NVML.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GpuUse {
+    /// Peak bytes of the process, as the driver accounts for it; `null` where NVML hides processes, as in a container.
+    pub process_peak_bytes: Option<u64>,
+    /// Peak bytes in use on the device above its level before the worker, whoever used them.
+    pub device_peak_bytes: Option<u64>,
+    /// The window that utilization, power and energy are of; `null` if this process had none.
+    pub window: Option<GpuWindow>,
+}
+
+/// Further epochs, after the timed ones and without a pause, long enough for a GPU's counters to tell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GpuWindow {
+    /// How long it was, in seconds.
+    pub seconds: f64,
+    /// How many epochs ran in it.
+    pub epochs: usize,
+    /// Mean watts.
+    pub power_w: Option<f64>,
+    /// Why the driver held the clocks down, and in which share of the looks, 0 to 1.
+    pub throttled: BTreeMap<String, f64>,
+}
+
+/// What a process used over time, look by look; lists of equal length, those of a GPU empty without one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeline {
+    /// Seconds since the worker's answer to `hello`.
+    pub at_s: Vec<f64>,
+    /// When model, parameters and data were loaded, and the epochs began.
+    pub loaded_at_s: f64,
+    /// When the timed epochs were over; what follows is for the GPU's meter.
+    pub timed_until_s: f64,
+    /// Resident bytes of the process and its descendants.
+    pub rss_bytes: Vec<u64>,
+    /// CPU time over wall time and threads since the look before; 0 at the first.
+    pub cpu_utilization: Vec<f64>,
+    /// Bytes on the GPU, as in `gpu_peak_bytes`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_bytes: Vec<u64>,
+    /// Share of time in which the GPU was busy, 0 to 1, over the driver's sampling period.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_utilization: Vec<f64>,
+    /// Watts of the GPU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_power_w: Vec<f64>,
 }
 
 /// One row: a contender on a workload.
@@ -280,6 +338,12 @@ pub struct Cell {
     pub gpu_utilization: Option<f64>,
     /// Joules per epoch, median over processes.
     pub energy_j: Option<f64>,
+    /// Watts of the GPU, median over processes.
+    #[serde(default)]
+    pub gpu_power_w: Option<f64>,
+    /// Use over time of the row's first process; `null` if it did not get that far.
+    #[serde(default)]
+    pub timeline: Option<Timeline>,
     /// FLOPs of the plain step, in private mode too, times steps per epoch over `median_epoch_s` and the largest
     /// `flops_per_s` of `environment.calibrations`; `null` without a calibration, and on a GPU.
     pub roofline_fraction: Option<f64>,

@@ -1,6 +1,6 @@
 //! Plots, tables and a page from a results file alone.
 //!
-//! [`plots`] writes six plots per workload, each as SVG and PNG, and an `index.html` that shows them all. [`table`] is
+//! [`plots`] writes eight plots per workload, each as SVG and PNG, and an `index.html` that shows them all. [`table`] is
 //! for a terminal, [`markdown`] for a document. Contenders that failed are listed in all of them, and all end with the
 //! talk's [`claims`].
 //!
@@ -46,8 +46,8 @@ pub struct ReportError {
 /// Writes the plots of every workload of `results` to `dir`, which is made if it is missing, and `index.html` with all of
 /// them; the paths are returned, the page last.
 ///
-/// Files are `<workload>-median`, `-median-vs-mean`, `-epochs`, `-memory`, `-private-ratio` and `-roofline`, each as `.svg`
-/// and `.png`. Each file is written whole or not at all, and replaces one of the same name.
+/// Files are `<workload>-median`, `-median-vs-mean`, `-epochs`, `-memory`, `-utilization`, `-timeline`, `-private-ratio` and
+/// `-roofline`, each as `.svg` and `.png`. Each file is written whole or not at all, and replaces one of the same name.
 pub fn plots(results: &Results, dir: &Path) -> Result<Vec<PathBuf>, ReportError> {
     fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
     let (mut paths, mut figures) = (Vec::new(), Vec::new());

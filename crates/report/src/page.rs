@@ -102,6 +102,7 @@ fn facts(results: &Results) -> String {
         ),
         ("instruction sets", environment.cpu_features.join(", ")),
         ("GPU", environment.gpus.join(", ")),
+        ("GPU driver", environment.gpu_driver.clone().unwrap_or_default()),
         ("system", environment.os.clone()),
         (
             "dpsgd-bench",

@@ -189,7 +189,9 @@ impl<'a> View<'a> {
         parts.push(format!("{} {threads} of {} processors", config.threads, environment.cpus));
         if config.device != "cpu" {
             let gpus = if environment.gpus.is_empty() { "no GPU".into() } else { environment.gpus.join(", ") };
-            parts.push(format!("{} ({gpus})", config.device));
+            let driver =
+                environment.gpu_driver.as_ref().map_or_else(String::new, |driver| format!(", driver {driver}"));
+            parts.push(format!("{} ({gpus}{driver})", config.device));
         }
         parts.push(environment.os.clone());
         parts.push(format!("dpsgd-bench {}", environment.version));

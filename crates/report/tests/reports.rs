@@ -11,7 +11,8 @@ use dpsgd_protocol::results::{DataKind, Results, Status};
 use dpsgd_report::{markdown, plots, table};
 use sample::{Contender, Sample};
 
-const ENDINGS: [&str; 6] = ["median", "median-vs-mean", "epochs", "memory", "private-ratio", "roofline"];
+const ENDINGS: [&str; 8] =
+    ["median", "median-vs-mean", "epochs", "memory", "utilization", "timeline", "private-ratio", "roofline"];
 
 fn plotted(results: &Results) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");

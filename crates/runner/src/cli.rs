@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 /// Exit status: everything asked for was done.
 pub const EXIT_OK: u8 = 0;
+/// Exit status of `repeat`: two processes that should agree to the bit do not.
+pub const EXIT_DIFFERS: u8 = 1;
 /// Exit status: wrong usage, wrong input, or the harness itself failed.
 pub const EXIT_ERROR: u8 = 2;
 /// Exit status: a contender's step is not the right step.
@@ -19,7 +21,7 @@ Examples:
   runner --resume --out DIR                         continue a run that was cut short
   runner doctor                                     what is installed and what is missing
 
-Exit status: 0 fine; 2 usage or harness error; 4 a contender was disqualified.";
+Exit status: 0 fine; 1 a repetition differs; 2 usage or harness error; 4 a contender was disqualified.";
 
 /// Measures every way to run differentially private SGD, verified against a float64 oracle.
 #[derive(Debug, Parser)]
@@ -44,8 +46,12 @@ pub enum Command {
     List(ListArgs),
     /// Check the contenders' steps against the float64 oracle, without timing them
     Verify(VerifyArgs),
+    /// Run the same steps with the same noise in two processes, and compare the parameters bit by bit
+    Repeat(RepeatArgs),
     /// Draw the plots and the table of a results file again
     Plot(PlotArgs),
+    /// Write one archive that runs on a machine without cargo, such as a GPU host
+    Bundle(BundleArgs),
     /// One job of a run's preparation, in a process of its own.
     #[command(name = "__prepare", hide = true)]
     Prepare,
@@ -127,7 +133,7 @@ pub struct Places {
     /// The contenders [default: bench-configs/strategies.toml]
     #[arg(long, value_name = "FILE")]
     pub registry: Option<PathBuf>,
-    /// Folder of prebuilt workers, in place of building them with cargo
+    /// Folder of prebuilt workers, in place of building them with cargo [default in a bundle: its own]
     #[arg(long, value_name = "DIR")]
     pub workers: Option<PathBuf>,
     /// Python interpreter with the contenders' packages, in place of environments of our own
@@ -180,6 +186,37 @@ pub struct VerifyArgs {
     /// What to verify.
     #[command(flatten)]
     pub selection: Selection,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// `runner repeat`.
+#[derive(Debug, Default, Args)]
+pub struct RepeatArgs {
+    /// What to repeat.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Batch sizes, in place of the config's
+    #[arg(long, value_delimiter = ',', value_name = "N,...", allow_negative_numbers = true)]
+    pub batch_sizes: Option<Vec<usize>>,
+    /// Examples in the epoch [default: 512]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub examples: Option<usize>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// `runner bundle`.
+#[derive(Debug, Default, Args)]
+pub struct BundleArgs {
+    /// The archive, a .tar.gz [default: dpsgd-bench-<version>-<processor>-<system>.tar.gz here]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Workers of these contenders only [default: all of the registry]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    pub strategies: Option<Vec<String>>,
     /// Where things are.
     #[command(flatten)]
     pub places: Places,

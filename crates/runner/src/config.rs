@@ -187,10 +187,14 @@ impl Config {
     /// What `runner verify` verifies: `--config`, or else every contender on every built-in workload, with the options
     /// applied. Batch sizes, epochs and processes don't matter there.
     pub fn of_verification(selection: &Selection, registry: &Registry) -> Result<Self, ConfigError> {
-        let args = RunArgs { selection: selection.clone(), ..RunArgs::default() };
-        match &selection.config {
-            Some(_) => Config::of_run(&args, registry),
-            None => Config::resolve(everything(registry), None, &args, registry),
+        Config::of_run_or_everything(&RunArgs { selection: selection.clone(), ..RunArgs::default() }, registry)
+    }
+
+    /// `--config`, or else every contender on every built-in workload, with the options applied.
+    pub fn of_run_or_everything(args: &RunArgs, registry: &Registry) -> Result<Self, ConfigError> {
+        match &args.selection.config {
+            Some(_) => Config::of_run(args, registry),
+            None => Config::resolve(everything(registry), None, args, registry),
         }
     }
 

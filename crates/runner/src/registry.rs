@@ -200,6 +200,17 @@ impl Registry {
         self.strategies.iter().find(|entry| entry.name == name)
     }
 
+    /// The strategies that `names` stand for, each once and in the order named; all without names.
+    pub fn entries_named(&self, names: Option<&[String]>) -> Result<Vec<&Entry>, String> {
+        let Some(names) = names else { return Ok(self.strategies.iter().collect()) };
+        let mut wanted: Vec<&Entry> = Vec::new();
+        for name in names {
+            let first = self.contenders(name)?.swap_remove(0);
+            wanted.extend(self.entry(&first.strategy).filter(|entry| !wanted.iter().any(|w| w.name == entry.name)));
+        }
+        Ok(wanted)
+    }
+
     /// The contenders that `name` stands for: `naive`, `batched` (every variant) or `batched:captured`. The error names
     /// the nearest contender.
     pub fn contenders(&self, name: &str) -> Result<Vec<Contender>, String> {

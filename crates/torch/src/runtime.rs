@@ -71,6 +71,10 @@ impl Runtime {
         if self.device.is_cuda() {
             versions.insert("cudart".to_string(), tch::utils::version_cudart().to_string());
             versions.insert("cudnn".to_string(), tch::utils::version_cudnn().to_string());
+            // tch has no call to ask or to tell libtorch; the libraries that it calls obey this variable.
+            let off = std::env::var("NVIDIA_TF32_OVERRIDE").is_ok_and(|value| value == "0");
+            let tf32 = if off { "off (NVIDIA_TF32_OVERRIDE=0)" } else { "libtorch's default" };
+            versions.insert("tf32".to_string(), tf32.to_string());
         }
         Description {
             name: name.to_string(),

@@ -2,9 +2,9 @@
 
 use dpsgd_protocol::results::Cell;
 
-use crate::axis::Axis;
-use crate::charts::{NOTHING, heading, subtitle};
-use crate::figure::{Figure, Group, Row, Rows, title};
+use crate::charts::bars::{self, Bars};
+use crate::charts::{NOTHING, subtitle};
+use crate::figure::{Figure, title};
 use crate::scene::Scene;
 use crate::units;
 use crate::view::{self, View};
@@ -21,40 +21,36 @@ pub fn draw(view: &View) -> Scene {
     let mut caption =
         format!("Largest peak of {} per contender; the runtime and the data are in it.", view.replicates());
     if gpu {
-        caption.push_str(" GPU memory is sampled from outside the process.");
+        let hidden = view.batch_sizes().into_iter().flat_map(|size| view.timed(mode, size)).any(processes_are_hidden);
+        caption.push_str(if hidden {
+            " GPU memory is sampled from outside: what the device held above its level before, as its driver did not name \
+             the process."
+        } else {
+            " GPU memory is sampled from outside: what the driver says that the process held."
+        });
     }
     figure.finish(&view.absent(&[mode]), &caption, &view.machine())
 }
 
+/// Whether the driver told the memory of the device alone.
+fn processes_are_hidden(cell: &Cell) -> bool {
+    let uses = cell.processes.iter().filter_map(|process| process.gpu.as_ref());
+    cell.gpu_peak_bytes.is_some() && uses.clone().all(|gpu| gpu.process_peak_bytes.is_none())
+}
+
 /// Draws one kind of memory; whether any contender has it.
 fn draw_kind(view: &View, figure: &mut Figure, kind: impl Fn(&Cell) -> Option<u64>, what: &str) -> bool {
-    let mode = view.main_mode();
-    let group = |batch_size| {
-        let mut cells: Vec<(u64, &Cell)> =
-            view.timed(mode, batch_size).into_iter().filter_map(|cell| Some((kind(cell)?, cell))).collect();
-        cells.sort_by_key(|(bytes, _)| *bytes);
-        let row = |(bytes, cell): (u64, &Cell)| {
-            let name = cell.contender();
-            (Row { look: view.look(&name), name, figure: units::bytes(bytes) }, bytes as f64)
-        };
-        Group { heading: heading(view, batch_size), rows: cells.into_iter().map(row).collect() }
-    };
-    let groups: Vec<Group<f64>> =
-        view.batch_sizes().into_iter().map(group).filter(|group| !group.rows.is_empty()).collect();
-    let values: Vec<f64> = groups.iter().flat_map(|group| &group.rows).map(|(_, bytes)| *bytes).collect();
-    if values.is_empty() {
-        return false;
-    }
-    let (unit, name) = units::byte_unit(values.iter().copied().fold(0.0, f64::max));
-    Rows {
-        axis: &|from, to| Axis::from_zero(values.iter().copied(), unit, from, to, 75.0),
+    let value = |cell: &Cell| kind(cell).map(|bytes| bytes as f64);
+    let most = bars::values(view, &value).into_iter().fold(0.0, f64::max);
+    let (unit, name) = units::byte_unit(most);
+    Bars {
+        value: &value,
+        shown: &|bytes| units::bytes(bytes as u64),
+        ascending: true,
+        unit,
         tick: &|bytes| units::plain(bytes / unit),
         axis_title: &format!("{what}, {name}"),
         reference: None,
-        draw: &|scene, axis, y, row, bytes: &f64| {
-            scene.rectangle((axis.at(0.0), y - 6.0), (axis.at(*bytes), y + 6.0), row.look.color);
-        },
     }
-    .draw(figure, &groups);
-    true
+    .draw(view, figure)
 }

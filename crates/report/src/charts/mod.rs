@@ -1,11 +1,14 @@
 //! The plots of one workload.
 
+mod bars;
 mod epochs;
 mod mean;
 mod median;
 mod memory;
 mod ratio;
 mod roofline;
+mod timeline;
+mod utilization;
 
 use dpsgd_core::Mode;
 use dpsgd_protocol::results::Cell;
@@ -22,11 +25,13 @@ pub struct Chart {
 }
 
 /// Every plot, in the order shown.
-pub const CHARTS: [Chart; 6] = [
+pub const CHARTS: [Chart; 8] = [
     Chart { name: "median", draw: median::draw },
     Chart { name: "median-vs-mean", draw: mean::draw },
     Chart { name: "epochs", draw: epochs::draw },
     Chart { name: "memory", draw: memory::draw },
+    Chart { name: "utilization", draw: utilization::draw },
+    Chart { name: "timeline", draw: timeline::draw },
     Chart { name: "private-ratio", draw: ratio::draw },
     Chart { name: "roofline", draw: roofline::draw },
 ];

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use dpsgd_core::{Description, Mode};
 use dpsgd_protocol::results::{
-    Calibration, Cell, DataKind, Environment, ProcessRun, Results, RunConfig, SCHEMA_VERSION, Status, Verification,
+    Calibration, Cell, DataKind, Environment, GpuUse, GpuWindow, ProcessRun, Results, RunConfig, SCHEMA_VERSION,
+    Status, Timeline, Verification,
 };
 use dpsgd_stats as stats;
 use rand::{Rng, RngExt, SeedableRng};
@@ -127,6 +128,7 @@ impl Sample {
             cpu_features: vec!["avx2".into(), "fma".into()],
             memory_bytes: 24 << 30,
             gpus: if self.gpu { vec!["Made-up GPU".into()] } else { Vec::new() },
+            gpu_driver: self.gpu.then(|| "1.2.3".into()),
             contenders: self.contenders.iter().map(|contender| self.describe(contender)).collect(),
             // Of a GPU there is none.
             calibrations: if self.gpu { Vec::new() } else { vec![calibration(1.5e11), calibration(1.64e11)] },
@@ -197,8 +199,10 @@ impl Sample {
             peak_rss_bytes: processes.iter().filter_map(|p| p.peak_rss_bytes).max(),
             cpu_utilization: of(&|p| p.cpu_utilization),
             gpu_peak_bytes: processes.iter().filter_map(|p| p.gpu_peak_bytes).max(),
-            gpu_utilization: None,
-            energy_j: None,
+            gpu_utilization: of(&|p| p.gpu_utilization),
+            energy_j: of(&|p| p.energy_j),
+            gpu_power_w: of(&|p| p.gpu.as_ref()?.window.as_ref()?.power_w),
+            timeline: processes.first().map(|process| self.timeline(process, rng)),
             // Of a made-up workload of 1.5 MFLOP for each example, on the second of the calibrations.
             roofline_fraction: median_epoch_s
                 .filter(|_| !self.gpu)
@@ -209,6 +213,33 @@ impl Sample {
                 Vec::new()
             },
             processes,
+        }
+    }
+
+    /// Loading, timed epochs, and with a GPU those for its meter.
+    fn timeline(&self, process: &ProcessRun, rng: &mut ChaCha8Rng) -> Timeline {
+        let loaded_at_s = process.load_s;
+        let timed_until_s = loaded_at_s + process.epochs_s.iter().sum::<f64>();
+        let end = timed_until_s + if self.gpu { 2.5 } else { 0.0 };
+        let at_s: Vec<f64> = (0..=30).map(|i| end * f64::from(i) / 30.0).collect();
+        let peak = process.peak_rss_bytes.unwrap_or(0) as f64;
+        let busy = |at: f64, share: f64, rng: &mut ChaCha8Rng| match at {
+            at if at < loaded_at_s => 0.5 * share,
+            _ => (share + 0.05 * bell(rng)).clamp(0.0, 1.0),
+        };
+        let of_gpu = |figures: Vec<f64>| if self.gpu { figures } else { Vec::new() };
+        Timeline {
+            rss_bytes: at_s.iter().map(|at| (peak * (0.4 + 0.6 * (at / end).sqrt())) as u64).collect(),
+            cpu_utilization: at_s.iter().map(|at| busy(*at, 0.85, rng)).collect(),
+            gpu_bytes: of_gpu(at_s.iter().map(|at| if *at < loaded_at_s { 0.0 } else { 2.0 * peak }).collect())
+                .into_iter()
+                .map(|bytes| bytes as u64)
+                .collect(),
+            gpu_utilization: of_gpu(at_s.iter().map(|at| busy(*at, 0.6, rng)).collect()),
+            gpu_power_w: of_gpu(vec![240.0; at_s.len()]),
+            at_s,
+            loaded_at_s,
+            timed_until_s,
         }
     }
 
@@ -230,8 +261,18 @@ impl Sample {
             peak_rss_bytes: Some(peak as u64),
             cpu_utilization: Some(0.93),
             gpu_peak_bytes: self.gpu.then_some((peak * 2.0) as u64),
-            gpu_utilization: None,
-            energy_j: None,
+            gpu_utilization: (self.gpu && round == 0).then_some(0.2 + 0.7 / (1.0 + own)),
+            energy_j: (self.gpu && round == 0).then_some(own * 240.0),
+            gpu: self.gpu.then(|| GpuUse {
+                process_peak_bytes: Some((peak * 2.0) as u64),
+                device_peak_bytes: Some((peak * 2.1) as u64),
+                window: (round == 0).then(|| GpuWindow {
+                    seconds: 2.5,
+                    epochs: (2.5 / own).ceil() as usize,
+                    power_w: Some(240.0),
+                    throttled: BTreeMap::new(),
+                }),
+            }),
             non_finite_examples: 0,
             capped: false,
         }

@@ -104,7 +104,10 @@ fn machine() -> Vec<Finding> {
         ok("memory", format!("{:.1} GB", machine.memory_bytes as f64 / 1e9)),
         match machine.gpus.is_empty() {
             true => absent("GPU", "none that NVML knows; only `--device cuda:0` needs one"),
-            false => ok("GPU", machine.gpus.join(", ")),
+            false => {
+                let driver = machine.gpu_driver.map_or_else(String::new, |driver| format!("; driver {driver}"));
+                ok("GPU", machine.gpus.join(", ") + &driver)
+            }
         },
     ]
 }

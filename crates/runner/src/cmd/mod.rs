@@ -1,9 +1,11 @@
 //! One module per subcommand, each with its own `run`.
 
+pub mod bundle;
 pub mod doctor;
 pub mod list;
 mod plans;
 pub mod plot;
+pub mod repeat;
 pub mod run;
 pub mod setup;
 pub mod verify;

@@ -3,25 +3,13 @@
 use super::Outcome;
 use crate::cli::{EXIT_OK, SetupArgs};
 use crate::config::read_registry;
-use crate::registry::Entry;
 use crate::setup::{Host, Toolbox};
 
 /// Prepares the contenders asked for, or all. Fails when one of them can't be had.
 pub fn run(args: &SetupArgs) -> Outcome {
     let registry = read_registry(args.places.registry.as_deref())?;
-    let mut wanted: Vec<&Entry> = Vec::new();
-    match &args.strategies {
-        None => wanted.extend(registry.entries()),
-        Some(names) => {
-            for name in names {
-                let first =
-                    registry.contenders(name).map_err(|reason| format!("--strategies: {reason}"))?.swap_remove(0);
-                wanted.extend(
-                    registry.entry(&first.strategy).filter(|entry| !wanted.iter().any(|w| w.name == entry.name)),
-                );
-            }
-        }
-    }
+    let wanted =
+        registry.entries_named(args.strategies.as_deref()).map_err(|reason| format!("--strategies: {reason}"))?;
     let host = Host::of(&args.places)?;
     let toolbox = Toolbox::prepare(&host, &wanted);
     let mut missing = Vec::new();

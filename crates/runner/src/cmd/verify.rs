@@ -5,7 +5,7 @@ use dpsgd_protocol::results::Status;
 use super::Outcome;
 use crate::cli::{EXIT_DISQUALIFIED, EXIT_ERROR, EXIT_OK, VerifyArgs};
 use crate::config::{Config, read_registry};
-use crate::measure::bench::{Bench, log_file};
+use crate::measure::bench::{Bench, device_missing, log_file};
 use crate::prepare;
 use crate::setup::{Host, Toolbox};
 use crate::worker::Guard;
@@ -15,9 +15,13 @@ use crate::worker::Guard;
 pub fn run(args: &VerifyArgs) -> Outcome {
     let registry = read_registry(args.places.registry.as_deref())?;
     let config = Config::of_verification(&args.selection, &registry)?;
-    let toolbox = Toolbox::prepare(&Host::of(&args.places)?, &config.entries(&registry));
+    let host = Host::of(&args.places)?;
+    if let Some(reason) = device_missing(&config) {
+        return Err(reason.into());
+    }
+    let toolbox = Toolbox::prepare(&host, &config.entries(&registry));
     let guard = Guard::start()?;
-    let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard };
+    let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard, device_missing: None };
     let scratch = tempfile::tempdir()?;
     std::fs::create_dir(scratch.path().join("logs"))?;
     let (mut passed, mut disqualified, mut unavailable, mut broken) = (0, 0, 0, 0);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dpsgd_core::{Mode, Settings};
+use dpsgd_core::{Device, Mode, Settings};
 use dpsgd_protocol::results::Status;
 
 use super::process;
@@ -28,12 +28,24 @@ pub struct Bench<'a> {
     pub toolbox: &'a Toolbox,
     /// What ends workers if this process can't.
     pub guard: &'a Guard,
+    /// Why the device asked for is not on this machine; `None` if it is. No worker is started then.
+    pub device_missing: Option<&'a str>,
+}
+
+/// Why the device that `config` asks for is not on this machine, as a reason for a row; `None` if it is.
+pub fn device_missing(config: &Config) -> Option<String> {
+    let Device::Cuda(ordinal) = config.device else { return None };
+    let reason = dpsgd_meter::missing_cuda_device(ordinal)?;
+    Some(format!("no CUDA device {}: {reason}; measure on the CPU with --device cpu", config.device))
 }
 
 impl Bench<'_> {
     /// How to start `contender` with its output going to `log`; the error says what is missing.
     pub fn launch(&self, contender: &Contender, log: PathBuf) -> Result<Launch, WorkerError> {
         let unavailable = |reason: String| WorkerError::new(Status::Unavailable, reason);
+        if let Some(reason) = self.device_missing {
+            return Err(unavailable(reason.to_string()));
+        }
         let entry = self.entry(contender);
         if !entry.runs_on(self.config.device) {
             return Err(unavailable(format!("{} does not run on {}", entry.name, self.config.device)));

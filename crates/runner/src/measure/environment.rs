@@ -14,13 +14,17 @@ pub fn environment(started: Timestamp) -> Environment {
     Environment {
         started: utc(started),
         version: env!("CARGO_PKG_VERSION").into(),
-        commit: Checkout::find().and_then(|checkout| commit(checkout.root())),
+        commit: Checkout::find().and_then(|checkout| match checkout.bundle() {
+            Some(bundle) => bundle.commit,
+            None => commit(checkout.root()),
+        }),
         os: machine.os,
         cpu: machine.cpu,
         cpus: machine.cpus,
         cpu_features: machine.cpu_features,
         memory_bytes: machine.memory_bytes,
         gpus: machine.gpus,
+        gpu_driver: machine.gpu_driver,
         contenders: Vec::new(),
         calibrations: Vec::new(),
     }
@@ -39,8 +43,8 @@ pub fn run_name(started: Timestamp) -> String {
     format!("{}-{machine}", started.strftime("%Y-%m-%dT%H-%M-%SZ"))
 }
 
-/// The commit of the checkout, marked if files differ from it; `None` without git.
-fn commit(root: &Path) -> Option<String> {
+/// The commit of the checkout at `root`, marked if files differ from it; `None` without git.
+pub fn commit(root: &Path) -> Option<String> {
     let git = |args: &[&str]| {
         let output = Command::new("git").arg("-C").arg(root).args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())

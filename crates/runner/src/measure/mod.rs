@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod environment;
+mod metered;
 pub mod plan;
 mod process;
 pub mod progress;
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use dpsgd_core::{Description, Device, Mode};
-use dpsgd_protocol::results::{Cell, DataKind, Environment, ProcessRun, Results, ResultsError, Verification};
+use dpsgd_protocol::results::{Cell, DataKind, Environment, ProcessRun, Results, ResultsError, Timeline, Verification};
 
 use crate::calibrate::{CalibrationError, calibrate};
 use crate::config::Workload;
@@ -27,6 +28,7 @@ use crate::verify::Verdict;
 use crate::worker::WorkerError;
 use bench::{Bench, log_file};
 use plan::PlannedCell;
+pub use process::start as start_worker;
 use progress::Progress;
 use rows::{ResumeError, Rows};
 
@@ -173,13 +175,20 @@ impl<'a> Run<'a> {
         for (workload, contender) in pending {
             progress.now(&format!("verifying {} on {}", contender.name(), workload.name));
             let folder = self.workload_folder(workload).join("reference");
+            let log = log_file(&["verify", &workload.name, &contender.name()]);
+            // The right answers take longer to compute than it takes to see that nobody will give any.
+            if let Err(error) = self.bench.launch(contender, self.folder.join(&log)) {
+                progress.line(&format!("{}: {}: {}", workload.name, contender.name(), error.reason));
+                self.take_verdict(workload, contender, Err(error), &log)?;
+                progress.advance(1);
+                continue;
+            }
             if current.as_ref().is_none_or(|(known, _)| *known != workload) {
                 create(&folder)?;
                 let reference = prepare::reference(&workload.model, config.seed, self.bench.widest(), &folder);
                 current = Some((workload, reference.map_err(|error| RunError::prepare(workload, error))?));
             }
             let (_, reference) = current.as_ref().expect("set above");
-            let log = log_file(&["verify", &workload.name, &contender.name()]);
             let verdict = self.bench.verify(workload, contender, reference, &folder, self.folder.join(&log));
             let line = match &verdict {
                 Ok(verdict) => verdict.to_string(),
@@ -201,13 +210,15 @@ impl<'a> Run<'a> {
         log: &Path,
     ) -> Result<(), RunError> {
         let cells = self.pending(workload, Some(contender));
+        // There is none if no worker started.
+        let log = self.folder.join(log).exists().then(|| log.to_path_buf());
         match verdict {
             Err(error) if error.interrupted => return Err(self.interrupted()),
             Err(error) => {
                 for cell in cells {
                     let row = self.row(&cell);
                     rows::end(row, &error);
-                    row.log = Some(log.to_path_buf());
+                    row.log.clone_from(&log);
                 }
             }
             Ok(verdict) => {
@@ -219,7 +230,7 @@ impl<'a> Run<'a> {
                     for cell in cells.iter().filter(|cell| cell.mode == mode && !verification.passed) {
                         let row = self.row(cell);
                         rows::disqualify(row, verification.clone());
-                        row.log = Some(log.to_path_buf());
+                        row.log.clone_from(&log);
                     }
                     self.verified.insert((&workload.name, contender.name(), mode), verification);
                 }
@@ -287,7 +298,7 @@ impl<'a> Run<'a> {
         round: usize,
         log: &Path,
         progress: &mut Progress,
-    ) -> Result<ProcessRun, WorkerError> {
+    ) -> Result<(ProcessRun, Timeline), WorkerError> {
         let config = self.bench.config;
         let launch = self.bench.launch(cell.contender, self.folder.join(log))?;
         let folder = self.workload_folder(cell.workload);
@@ -313,7 +324,7 @@ impl<'a> Run<'a> {
     fn take_process(
         &mut self,
         cell: &PlannedCell<'a>,
-        measured: Result<ProcessRun, WorkerError>,
+        measured: Result<(ProcessRun, Timeline), WorkerError>,
         log: &Path,
         progress: &Progress,
     ) -> Result<(), RunError> {

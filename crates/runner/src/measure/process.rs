@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dpsgd_core::{Device, DpSgd, ModelSpec, Settings};
-use dpsgd_meter::{GpuBefore, Sampler};
+use dpsgd_meter::{GpuMeter, Sampler};
 use dpsgd_protocol::messages::{Reply, Request};
-use dpsgd_protocol::results::{ProcessRun, Status};
+use dpsgd_protocol::results::{ProcessRun, Status, Timeline};
 
+use super::metered;
 use crate::prepare::ScheduleFile;
 use crate::verify::{check_description, check_received, unexpected};
 use crate::worker::{Guard, Launch, Worker, WorkerError};
@@ -65,14 +66,15 @@ pub fn measure(
     launch: &Launch,
     guard: &Guard,
     mut epoch_done: impl FnMut(),
-) -> Result<ProcessRun, WorkerError> {
+) -> Result<(ProcessRun, Timeline), WorkerError> {
     let gpu = match job.settings.device {
-        Device::Cuda(ordinal) => u32::try_from(ordinal).ok().and_then(GpuBefore::read),
+        Device::Cuda(ordinal) => GpuMeter::of_cuda_device(ordinal),
         Device::Cpu => None,
     };
     let started = Instant::now();
     let mut worker = start(job.strategy, launch, guard, job.timeout)?;
     let mut sampler = Sampler::start_with_gpu(worker.pid(), SAMPLING_INTERVAL, gpu);
+    let greeted = Instant::now();
     let load = Request::Load {
         model: job.model.clone(),
         params: job.params.clone(),
@@ -88,6 +90,7 @@ pub fn measure(
         }
         other => return Err(unexpected(&load, &other)),
     };
+    let loaded_at_s = greeted.elapsed().as_secs_f64();
     sampler.mark();
     let mut run = ProcessRun {
         round: job.round,
@@ -100,6 +103,7 @@ pub fn measure(
         gpu_peak_bytes: None,
         gpu_utilization: None,
         energy_j: None,
+        gpu: None,
         non_finite_examples: 0,
         capped: false,
     };
@@ -137,17 +141,30 @@ pub fn measure(
         }
         epoch_done();
     }
-    let usage = sampler.stop();
-    run.peak_rss_bytes = usage.peak_rss_bytes;
+    let timed_until_s = greeted.elapsed().as_secs_f64();
+    // Before the GPU's window, whose schedule takes memory too.
+    let usage = sampler.so_far();
     run.cpu_utilization = usage.cpu_utilization(job.settings.threads);
-    run.gpu_peak_bytes = usage.gpu_peak_bytes;
-    run.gpu_utilization = usage.gpu_utilization;
-    run.energy_j = usage.energy_j.map(|joules| joules / run.epochs_s.len() as f64);
+    run.peak_rss_bytes = usage.peak_rss_bytes;
+    let mut window = None;
+    // Once per row: it takes seconds, and nothing in it is timed.
+    if job.round == 0 && !run.capped {
+        let left = job.limit.map_or(job.timeout, |limit| limit.saturating_sub(started.elapsed()).min(job.timeout));
+        window = metered::meter(&mut worker, &mut sampler, job.schedules, &run.epochs_s, left)?;
+    }
+    let usage = sampler.stop();
+    run.gpu_peak_bytes = usage.gpu.as_ref().and_then(dpsgd_meter::GpuUsage::peak_bytes);
+    run.gpu = usage.gpu.as_ref().map(|gpu| metered::gpu_use(gpu, window.as_ref()));
+    if let Some(metered) = &window {
+        run.gpu_utilization = metered.window.utilization;
+        run.energy_j = metered.window.energy_j.map(|joules| joules / metered.epochs as f64);
+    }
+    let timeline = metered::timeline(&usage.timeline, loaded_at_s, timed_until_s, job.settings.threads);
     if !run.capped {
         // One that was stopped in the middle of an epoch has been ended.
         worker.finish(job.timeout)?;
     }
-    Ok(run)
+    Ok((run, timeline))
 }
 
 fn out_of_time(limit: Duration) -> WorkerError {
@@ -180,7 +197,7 @@ fn check_clock(epoch_s: f64, wall_s: f64) -> Result<(), WorkerError> {
     Err(failed(&format!("its clock says {epoch_s} s for an epoch that took {wall_s:.6} s by the runner's")))
 }
 
-fn failed(reason: &str) -> WorkerError {
+pub(super) fn failed(reason: &str) -> WorkerError {
     WorkerError::new(Status::Failed, reason)
 }
 

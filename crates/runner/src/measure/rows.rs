@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use dpsgd_core::Description;
 use dpsgd_protocol::results::{
     Calibration, Cell, DataKind, Environment, ProcessRun, Results, ResultsError, RunConfig, SCHEMA_VERSION, Status,
-    Verification,
+    Timeline, Verification,
 };
 
 use super::plan::PlannedCell;
@@ -75,8 +75,8 @@ impl Rows {
         if (&then.cpu, then.cpus) != (&now.cpu, now.cpus) {
             return Err(differs("the processor", &(&then.cpu, then.cpus), &(&now.cpu, now.cpus)));
         }
-        if then.gpus != now.gpus {
-            return Err(differs("the GPU", &then.gpus, &now.gpus));
+        if (&then.gpus, &then.gpu_driver) != (&now.gpus, &now.gpu_driver) {
+            return Err(differs("the GPU", &(&then.gpus, &then.gpu_driver), &(&now.gpus, &now.gpu_driver)));
         }
         results.cells.retain(|cell| cell.status == Status::Ok);
         Ok(Rows { file, results })
@@ -139,9 +139,10 @@ impl Rows {
     }
 }
 
-/// Adds a measured process to its row.
-pub fn add_process(row: &mut Cell, run: ProcessRun, wanted: usize, seed: u64) {
+/// Adds a measured process to its row; the first one's timeline is kept.
+pub fn add_process(row: &mut Cell, (run, timeline): (ProcessRun, Timeline), wanted: usize, seed: u64) {
     row.processes.push(run);
+    row.timeline.get_or_insert(timeline);
     summarize(row, wanted, seed);
 }
 
@@ -194,6 +195,8 @@ fn empty_row(cell: &PlannedCell<'_>, data: DataKind, examples_per_epoch: usize, 
         gpu_peak_bytes: None,
         gpu_utilization: None,
         energy_j: None,
+        gpu_power_w: None,
+        timeline: None,
         roofline_fraction: None,
         warnings: Vec::new(),
     }

@@ -1,6 +1,8 @@
 //! From the raw epochs of a cell's processes to its row.
 
-use dpsgd_protocol::results::{Cell, ProcessRun};
+use std::collections::BTreeMap;
+
+use dpsgd_protocol::results::{Cell, GpuWindow, ProcessRun};
 use dpsgd_stats as stats;
 
 /// Fills every figure of `cell` that is derived from `cell.processes`, and its warnings.
@@ -19,12 +21,17 @@ pub fn summarize(cell: &mut Cell, wanted_processes: usize, seed: u64) {
     cell.gpu_peak_bytes = cell.processes.iter().filter_map(|process| process.gpu_peak_bytes).max();
     cell.gpu_utilization = median_of(cell, |process| process.gpu_utilization);
     cell.energy_j = median_of(cell, |process| process.energy_j);
+    cell.gpu_power_w = median_of(cell, |process| window(process)?.power_w);
     cell.warnings = warnings(cell, wanted_processes);
 }
 
 fn median_of(cell: &Cell, figure: impl Fn(&ProcessRun) -> Option<f64>) -> Option<f64> {
     let figures: Vec<f64> = cell.processes.iter().filter_map(figure).collect();
     stats::median(&figures)
+}
+
+fn window(process: &ProcessRun) -> Option<&GpuWindow> {
+    process.gpu.as_ref()?.window.as_ref()
 }
 
 /// The epochs of a process after its warm-up, if it settled.
@@ -83,6 +90,16 @@ fn warnings(cell: &Cell, wanted_processes: usize) -> Vec<String> {
     }
     if done > 0 && cell.warm_up_s.is_none() {
         warnings.push("epoch times never settled: use more --epochs".into());
+    }
+    let mut throttled: BTreeMap<&str, f64> = BTreeMap::new();
+    for (reason, share) in cell.processes.iter().filter_map(window).flat_map(|window| &window.throttled) {
+        let most = throttled.entry(reason).or_default();
+        *most = most.max(*share);
+    }
+    if !throttled.is_empty() {
+        let reasons: Vec<String> =
+            throttled.iter().map(|(reason, share)| format!("{reason} ({:.0}% of looks)", share * 100.0)).collect();
+        warnings.push(format!("the GPU's clocks were held down: {}", reasons.join(", ")));
     }
     let left_out: u64 = cell.processes.iter().map(|process| process.non_finite_examples).sum();
     if left_out > 0 {

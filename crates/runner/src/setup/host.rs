@@ -25,7 +25,7 @@ pub struct Host {
     pub cargo: Option<PathBuf>,
     /// `--python`.
     pub python: Option<PathBuf>,
-    /// `--workers`.
+    /// `--workers`, or those of a bundle.
     pub workers: Option<PathBuf>,
 }
 
@@ -66,7 +66,7 @@ impl Host {
                 .filter(|cargo| is_executable(cargo))
                 .or_else(|| which(&search_path, Path::new("cargo"))),
             python,
-            workers: places.workers.as_ref().map(absolute),
+            workers: places.workers.as_ref().map(absolute).or_else(|| checkout.bundled_workers()),
             search_path,
             checkout,
         })

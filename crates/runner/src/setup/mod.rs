@@ -172,7 +172,7 @@ fn launcher(host: &Host, entry: &Entry, filling: &Filling, libtorch: Option<&Pat
         return Err(Unavailable(format!("no worker {}: {fix}", program.display())));
     }
     let mut env = entry.env.clone();
-    if let (Some(libtorch), Some(_)) = (libtorch, &host.workers) {
+    if let (Some(libtorch), Some(_), Environment::Libtorch) = (libtorch, &host.workers, entry.environment) {
         // A worker built elsewhere looks for libtorch where it was there.
         env.insert("LD_LIBRARY_PATH".into(), libtorch.join("lib").display().to_string());
     }

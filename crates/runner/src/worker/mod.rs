@@ -131,6 +131,8 @@ impl Worker {
 
         let mut marks = Marks { token: new_token(), group: None };
         let mut command = Command::new(&launch.program);
+        // f32 is to be f32 on a GPU: NVIDIA's libraries then multiply no matrices with ten bits of each number.
+        command.env("NVIDIA_TF32_OVERRIDE", "0");
         command.args(&launch.args).envs(launch.env.iter().map(|(name, value)| (name, value)));
         command.envs(THREAD_VARIABLES.map(|name| (name, launch.threads.to_string())));
         // CUDA's numbering of devices then is NVML's, so that memory is read from the device in use.
