@@ -38,8 +38,8 @@ pub fn run(args: &RunArgs) -> Outcome {
         cells.iter().for_each(|cell| println!("{cell}"));
         let (rows, processes, epochs) = (cells.len(), config.processes, config.epochs);
         println!("{rows} rows, each {processes} processes of {epochs} epochs, {} threads", config.threads);
-        let guess = human(plan::guess_seconds(&cells, &config));
-        println!("estimated time, a rough guess from the models' FLOPs: {guess}, after set-up");
+        let guess = human(plan::guess_seconds(&cells, &config, &registry));
+        println!("estimated time, a guess that half or twice as long would not contradict: {guess}, after set-up");
         return Ok(EXIT_OK);
     }
     let device_missing = device_missing(&config);

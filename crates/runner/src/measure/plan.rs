@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 
 use crate::config::{Config, Workload};
-use crate::registry::{Contender, Registry};
+use crate::registry::{Contender, Environment, Registry};
 
 /// One cell to measure.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,30 +63,50 @@ pub fn order_of_round(cells: usize, seed: u64, round: usize) -> Vec<usize> {
     order
 }
 
-/// A rough guess of a plan's seconds, for `--dry-run`: the plain step's FLOPs at [`ASSUMED_FLOPS`], a private epoch
-/// [`ASSUMED_PRIVATE_FACTOR`] times as long, and [`ASSUMED_START_S`] per process. Nothing is measured for it.
-pub fn guess_seconds(cells: &[PlannedCell<'_>], config: &Config) -> f64 {
+/// A guess of a plan's seconds, for `--dry-run`, good to a factor of two. Nothing is measured for it: epochs are the plain
+/// step's FLOPs at [`ASSUMED_FLOPS`] and [`ASSUMED_STEP_S`] a step, private ones [`ASSUMED_PRIVATE_FACTOR`] times as long;
+/// beside them there are a start for every process, and [`ASSUMED_GATE_STARTS`] for the gate of every contender on every
+/// workload.
+pub fn guess_seconds(cells: &[PlannedCell<'_>], config: &Config, registry: &Registry) -> f64 {
+    let start = |contender: &Contender| {
+        let environment = registry.entry(&contender.strategy).map_or(Environment::None, |entry| entry.environment);
+        assumed_start_s(environment)
+    };
     let epochs = (config.processes * config.epochs) as f64;
-    let seconds = |cell: &PlannedCell<'_>| {
+    let row = |cell: &PlannedCell<'_>| {
         // Without a cap, the size of a full data set of this kind.
         let examples = config.examples.unwrap_or(30_000) as f64;
         let flops = cost::plain_step(&cell.workload.model, 1).map_or(0.0, |cost| cost.flops) * examples;
         let factor = if cell.mode == Mode::Private { ASSUMED_PRIVATE_FACTOR } else { 1.0 };
         let dispatch = examples / cell.batch_size as f64 * ASSUMED_STEP_S;
-        let seconds = ASSUMED_START_S * config.processes as f64 + epochs * factor * (flops / ASSUMED_FLOPS + dispatch);
+        let seconds =
+            start(cell.contender) * config.processes as f64 + epochs * factor * (flops / ASSUMED_FLOPS + dispatch);
         config.row_limit.map_or(seconds, |limit| seconds.min(limit.as_secs_f64()))
     };
-    cells.iter().map(seconds).sum()
+    let gates = config.contenders.iter().map(|contender| ASSUMED_GATE_STARTS * start(contender)).sum::<f64>();
+    cells.iter().map(row).sum::<f64>() + gates * config.workloads.len() as f64
 }
 
 /// FLOPs per second and thread pair of a framework on small networks; a guess.
 const ASSUMED_FLOPS: f64 = 2e10;
 /// Private over plain epoch time; a guess between the best and the worst way.
-const ASSUMED_PRIVATE_FACTOR: f64 = 5.0;
+const ASSUMED_PRIVATE_FACTOR: f64 = 3.0;
 /// Seconds of one step beside its FLOPs; a guess.
 const ASSUMED_STEP_S: f64 = 1e-3;
-/// Seconds to start a process, load into it and compile what it compiles; a guess between a Rust worker and a JIT.
-const ASSUMED_START_S: f64 = 5.0;
+/// How many starts the verification of a contender on a workload takes as long as: one, and a compiled step for each of its
+/// batches' widths; a guess.
+const ASSUMED_GATE_STARTS: f64 = 3.0;
+
+/// Seconds to start a process, load into it and compile what it compiles; a guess.
+fn assumed_start_s(environment: Environment) -> f64 {
+    match environment {
+        Environment::None => 0.1,
+        Environment::Libtorch => 0.5,
+        Environment::Jax => 3.0,
+        Environment::Torch => 4.0,
+        Environment::Tf => 9.0,
+    }
+}
 
 #[cfg(test)]
 mod tests {
