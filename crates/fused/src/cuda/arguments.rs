@@ -34,5 +34,5 @@ pub struct Step {
     pub accumulate: i32,
     pub is_private: i32,
     pub has_sum: i32,
-    pub unused: i32,
+    pub forward_only: i32,
 }

@@ -57,6 +57,8 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// Memory that is free, in bytes.
     pub memory_bytes: usize,
+    /// Whether blocks may take whole examples where these fit: only tests say no.
+    pub resident: bool,
     /// Examples in a chunk, if not what the batch asks for: tests take few, to have many chunks.
     pub largest_chunk: Option<usize>,
 }

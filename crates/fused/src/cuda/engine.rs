@@ -36,10 +36,9 @@ impl<D: Device> Engine<D> {
         order: &[u32],
     ) -> Result<Self, DeviceError> {
         let limits = device.limits();
-        let plan = Plan::new(model, methods, expected, &limits)?;
-        let program = Program::new(&plan, &limits);
+        let (program, plan) = Program::new(model, methods, expected, &limits)?;
         device.build(&program.source, &program.names)?;
-        let (chunk, sizes, room) = (plan.chunk, program.sizes, plan.chunk);
+        let (chunk, sizes, room) = (plan.chunk, program.sizes, program.room);
         let base = Step {
             theta: numbers(&mut device, plan.parameters)?,
             sums: numbers(&mut device, plan.parameters)?,
@@ -108,6 +107,13 @@ impl<D: Device> Engine<D> {
             return Ok(());
         }
         let step = Step { rows: self.upload(&rows)?, ..step };
+        if let (Some(kernel), false) = (&self.program.resident, rows.is_empty()) {
+            let step = Step { examples: whole(rows.len()), ..step };
+            let [blocks, ..] = kernel.grid.blocks(rows.len(), kernel.threads);
+            self.launch(std::slice::from_ref(kernel), rows.len(), &step)?;
+            self.launch(&self.program.resident_sums, 1, &Step { group_examples: whole(blocks), ..step })?;
+            return self.launch(&self.program.update, 1, &step);
+        }
         for first in (0..rows.len()).step_by(self.plan.chunk) {
             let examples = (rows.len() - first).min(self.plan.chunk);
             self.chunk(&Step { first: whole(first), examples: whole(examples), ..step })?;
@@ -202,11 +208,14 @@ impl<D: Device> Engine<D> {
     /// The model's outputs for some examples of the data set, `[examples, outputs]`.
     pub fn outputs(&mut self, examples: &[u32]) -> Result<Vec<f32>, DeviceError> {
         let rows = self.upload(examples)?;
-        let place = self.base.values + 4 * (self.program.sizes.values - self.plan.chunk * self.outputs) as u64;
+        let room = self.program.room;
+        let place = self.base.values + 4 * (self.program.sizes.values - room * self.outputs) as u64;
         let mut outputs = Vec::with_capacity(examples.len() * self.outputs);
-        for first in (0..examples.len()).step_by(self.plan.chunk) {
-            let count = (examples.len() - first).min(self.plan.chunk);
-            let step = Step { rows, first: whole(first), examples: whole(count), ..self.base };
+        for first in (0..examples.len()).step_by(room) {
+            let count = (examples.len() - first).min(room);
+            let step = Step { rows, first: whole(first), examples: whole(count), forward_only: 1, ..self.base };
+            let resident = self.program.resident.as_slice();
+            self.launch(resident, count, &step)?;
             self.launch(&self.program.forward, count, &step)?;
             let mut bytes = vec![0; 4 * count * self.outputs];
             self.device.download(place, &mut bytes)?;

@@ -109,6 +109,7 @@ impl Device for Hardware {
             multiprocessors: self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).max(1),
             cache_bytes: self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
             memory_bytes: self.context.mem_get_info().map_or(0, |(free, _)| free),
+            resident: true,
             largest_chunk: None,
         }
     }

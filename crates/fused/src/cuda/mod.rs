@@ -7,11 +7,14 @@
 mod arguments;
 mod cache;
 mod compile;
+mod constants;
 mod device;
 mod engine;
 mod hardware;
 mod plan;
 mod program;
+mod resident;
+mod tiled;
 
 pub use arguments::Step;
 pub use cache::Cache;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dpsgd_conformance::odd_models;
 use dpsgd_core::ModelSpec;
-use dpsgd_fused::cuda::{Cache, Limits, Plan, Program, compile, load_compiler};
+use dpsgd_fused::cuda::{Cache, Limits, Program, compile, load_compiler};
 use dpsgd_fused::plan::{Method, Methods};
 
 /// Whether there is NVRTC: on the library path, or in this checkout's environments. Says if not.
@@ -24,13 +24,12 @@ fn is_available() -> bool {
 /// As an A100 and as an H100.
 fn limits(architecture: &str) -> Limits {
     let (shared_bytes, multiprocessors) = if architecture == "sm_80" { (166_912, 108) } else { (232_448, 132) };
-    Limits { shared_bytes, multiprocessors, cache_bytes: 50 << 20, memory_bytes: 80 << 30, largest_chunk: None }
+    let (cache_bytes, memory_bytes) = (50 << 20, 80 << 30);
+    Limits { shared_bytes, multiprocessors, cache_bytes, memory_bytes, resident: true, largest_chunk: None }
 }
 
-fn program(model: &ModelSpec, methods: Methods, architecture: &str) -> Program {
-    let limits = limits(architecture);
-    let plan = Plan::new(model, methods, 256, &limits).expect("a plan");
-    Program::new(&plan, &limits)
+fn program(model: &ModelSpec, methods: Methods, limits: &Limits) -> Program {
+    Program::new(model, methods, 256, limits).expect("a program").0
 }
 
 /// The lines of the assembler's report that speak of spills or of a stack.
@@ -48,7 +47,7 @@ fn every_kernel_compiles_for_every_architecture_and_spills_nothing() {
     }
     for model in ModelSpec::built_in_names().map(|name| ModelSpec::built_in(name).expect("built in")) {
         for architecture in ["sm_80", "sm_90", "sm_90a"] {
-            let program = program(&model, Methods::Cheapest, architecture);
+            let program = program(&model, Methods::Cheapest, &limits(architecture));
             let compiled =
                 compile(&program.source, architecture).unwrap_or_else(|error| panic!("{}: {error}", model.name));
             assert!(!compiled.cubin.is_empty());
@@ -69,7 +68,7 @@ fn kernels_of_odd_models_and_of_every_method_compile() {
     }
     for model in odd_models() {
         for method in [Method::Kept, Method::Ghost] {
-            let program = program(&model, Methods::Only(method), "sm_90");
+            let program = program(&model, Methods::Only(method), &limits("sm_90"));
             let compiled = compile(&program.source, "sm_90").unwrap_or_else(|error| panic!("{}: {error}", model.name));
             assert!(spills(&compiled.log).is_empty(), "{}: {}", model.name, compiled.log);
         }

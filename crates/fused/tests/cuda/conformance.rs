@@ -1,7 +1,7 @@
 //! The checks that every strategy passes, on the emulator.
 
 use dpsgd_conformance as conformance;
-use dpsgd_core::{ModelSpec, Strategy};
+use dpsgd_core::{ModelInput, ModelSpec, Strategy};
 
 use crate::emulator::{Emulated, Settings, is_available, with};
 
@@ -75,12 +75,30 @@ fn batches_larger_than_a_chunk_and_groups_smaller_than_one_match_the_oracle() {
     if !is_available() {
         return;
     }
-    // Four examples at once, of which two examples' gradients are kept at once; little shared memory.
-    let settings = Settings { chunk: Some(4), cache_bytes: 1, shared_bytes: 48 << 10, ..Settings::new() };
+    // Four examples at once, of which one example's gradients are kept at once; little shared memory.
+    let settings =
+        Settings { resident: false, chunk: Some(4), cache_bytes: 1, shared_bytes: 48 << 10, ..Settings::new() };
     with(settings, || {
         for model in conformance::odd_models().into_iter().chain([model("mnist-cnn")]) {
             conformance::private_steps_match_the_oracle::<Emulated>(&model, None, 9);
             conformance::plain_steps_match_the_oracle::<Emulated>(&model, None, 9);
         }
     });
+}
+
+#[test]
+fn blocks_that_take_several_whole_examples_match_the_oracle() {
+    if !is_available() {
+        return;
+    }
+    let of_images = |model: &ModelSpec| !matches!(model.input, ModelInput::Tokens { .. });
+    // On a device with room for the blocks' sums in shared memory, and on one without.
+    for shared_bytes in [232_448, 166_912] {
+        with(Settings { multiprocessors: 2, shared_bytes, ..Settings::new() }, || {
+            for model in conformance::odd_models().into_iter().filter(of_images).chain([model("mnist-cnn")]) {
+                conformance::private_steps_match_the_oracle::<Emulated>(&model, None, 9);
+                conformance::plain_steps_match_the_oracle::<Emulated>(&model, None, 9);
+            }
+        });
+    }
 }

@@ -17,6 +17,8 @@ use dpsgd_fused::plan::{Method, Methods, Plan};
 pub struct Settings {
     /// The order of blocks and threads: 0 as they are numbered, 1 backwards, else shuffled.
     pub order: u64,
+    /// Whether blocks may take whole examples.
+    pub resident: bool,
     /// Most examples in a chunk; `None` for what the batch asks for.
     pub chunk: Option<usize>,
     /// Second-level cache, which decides how many examples' gradients are kept at once.
@@ -29,7 +31,14 @@ pub struct Settings {
 
 impl Settings {
     pub const fn new() -> Self {
-        Settings { order: 0, chunk: None, cache_bytes: 50 << 20, shared_bytes: 232_448, multiprocessors: 132 }
+        Settings {
+            order: 0,
+            resident: true,
+            chunk: None,
+            cache_bytes: 50 << 20,
+            shared_bytes: 232_448,
+            multiprocessors: 132,
+        }
     }
 }
 
@@ -148,6 +157,7 @@ impl Device for Emulator {
             multiprocessors: self.settings.multiprocessors,
             cache_bytes: self.settings.cache_bytes,
             memory_bytes: 16 << 30,
+            resident: self.settings.resident,
             largest_chunk: self.settings.chunk,
         }
     }

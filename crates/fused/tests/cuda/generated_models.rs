@@ -17,15 +17,15 @@ fn check(models: impl Iterator<Item = ModelSpec>) {
         let chunk = Some(2 + i % 4);
         // As a small device, or as a large one.
         let settings = match i % 2 {
-            0 => Settings { chunk, cache_bytes: 40_000, multiprocessors: 2, shared_bytes: 48 << 10, order: i as u64 },
+            0 => Settings { chunk, cache_bytes: 40_000, multiprocessors: 2, order: i as u64, ..Settings::new() },
             _ => Settings { chunk, order: i as u64, ..Settings::new() },
         };
-        with(settings, || {
-            for variant in Emulated::VARIANTS {
+        for (resident, variant) in [(true, "best"), (false, "best"), (false, "kept"), (false, "ghost")] {
+            with(Settings { resident, ..settings }, || {
                 private_steps_match_the_oracle::<Emulated>(&model, Some(variant), 5);
                 plain_steps_match_the_oracle::<Emulated>(&model, Some(variant), 5);
-            }
-        });
+            });
+        }
     }
 }
 
@@ -54,11 +54,12 @@ fn bits(params: &Params) -> Vec<u32> {
 }
 
 /// Parameters after three private steps with noise.
-fn run(model: &ModelSpec, order: u64) -> Vec<u32> {
+fn run(model: &ModelSpec, order: u64, resident: bool) -> Vec<u32> {
     let mut job = synthetic::job(model, 12, Mode::Private, None);
     job.dp.noise_multiplier = 0.7;
     job.dp.learning_rate = 1e-3;
-    with(Settings { order, chunk: Some(8), cache_bytes: 300_000, ..Settings::new() }, || {
+    let settings = Settings { order, resident, chunk: Some(8), cache_bytes: 300_000, ..Settings::new() };
+    with(Settings { multiprocessors: if resident { 3 } else { 132 }, ..settings }, || {
         let mut strategy = Emulated::load(job).expect("loads");
         for step in 0..3 {
             let indices: Vec<u32> = (0..11).map(|slot| (slot * 7 + step) % 12).collect();
@@ -75,9 +76,11 @@ fn steps_do_not_depend_on_the_order_of_blocks_and_threads() {
     }
     let built_in = ["ffnn", "mnist-cnn", "embedding"].map(|name| ModelSpec::built_in(name).expect("built in"));
     for model in built_in.into_iter().chain([image_model(5, true), token_model(3)]) {
-        let first = run(&model, 0);
-        for order in [1, 2, 3] {
-            assert!(run(&model, order) == first, "{}: order {order}", model.name);
+        for resident in [true, false] {
+            let first = run(&model, 0, resident);
+            for order in [1, 2, 3] {
+                assert!(run(&model, order, resident) == first, "{}: order {order}, {resident}", model.name);
+            }
         }
     }
 }

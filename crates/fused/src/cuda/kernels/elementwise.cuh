@@ -1,9 +1,8 @@
-// Inputs, ReLUs, pools and losses. A struct of constants `L` describes each operation.
+// Inputs, ReLUs, pools and losses, for the threads of a grid or of a block. A struct of constants `L` describes each operation.
 
 // Copies the chunk's examples out of the data set. Items are numbers.
 template <class L>
-__device__ inline void gather(const Step& s) {
-    Span span = of_grid();
+__device__ inline void gather(const Step& s, Span span) {
     for (i64 i = span.first; i < (i64)s.examples * L::LENGTH; i += span.stride) {
         i64 row = s.rows[s.first + i / L::LENGTH];
         s.values[L::OUT + i] = s.inputs[row * L::LENGTH + i % L::LENGTH];
@@ -11,8 +10,7 @@ __device__ inline void gather(const Step& s) {
 }
 
 template <class L>
-__device__ inline void relu_forward(const Step& s) {
-    Span span = of_grid();
+__device__ inline void relu_forward(const Step& s, Span span) {
     for (i64 i = span.first; i < (i64)s.examples * L::LENGTH; i += span.stride) {
         s.values[L::OUT + i] = relu(s.values[L::IN + i]);
     }
@@ -20,8 +18,7 @@ __device__ inline void relu_forward(const Step& s) {
 
 // A ReLU's input is at most 0 where its output is, also where the input came out of another.
 template <class L>
-__device__ inline void relu_backward(const Step& s) {
-    Span span = of_grid();
+__device__ inline void relu_backward(const Step& s, Span span) {
     for (i64 i = span.first; i < (i64)s.examples * L::LENGTH; i += span.stride) {
         s.gradients[L::IN + i] = s.values[L::OUT + i] <= 0.0f ? 0.0f : s.gradients[L::OUT + i];
     }
@@ -35,8 +32,7 @@ __device__ inline int pool_pixel(int c, int pixel) {
 }
 
 template <class L>
-__device__ inline void pool_forward(const Step& s) {
-    Span span = of_grid();
+__device__ inline void pool_forward(const Step& s, Span span) {
     constexpr int OUTPUTS = L::C * L::OH * L::OW;
     for (i64 i = span.first; i < (i64)s.examples * OUTPUTS; i += span.stride) {
         const float* x = s.values + L::IN + i / OUTPUTS * L::C * L::H * L::W;
@@ -64,8 +60,7 @@ __device__ inline void pool_forward(const Step& s) {
 
 // Items are inputs: each adds up what the windows that it is in give it.
 template <class L>
-__device__ inline void pool_backward(const Step& s) {
-    Span span = of_grid();
+__device__ inline void pool_backward(const Step& s, Span span) {
     constexpr int INPUTS = L::C * L::H * L::W;
     for (i64 i = span.first; i < (i64)s.examples * INPUTS; i += span.stride) {
         int at = (int)(i % INPUTS);
@@ -92,8 +87,7 @@ __device__ inline void pool_backward(const Step& s) {
 
 // The gradient of the loss; masked where the outputs come out of a ReLU. Items are examples.
 template <class L>
-__device__ inline void loss_gradient(const Step& s) {
-    Span span = of_grid();
+__device__ inline void loss_gradient(const Step& s, Span span) {
     for (i64 example = span.first; example < s.examples; example += span.stride) {
         const float* y = s.values + L::OUT + example * L::LENGTH;
         float* dy = s.gradients + L::OUT + example * L::LENGTH;

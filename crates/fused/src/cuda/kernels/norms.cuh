@@ -75,8 +75,16 @@ __device__ inline void ghost_norm(const Step& s) {
     }
 }
 
-// min(1, C / norm) of the group's examples; 0 for one that is left out, because its norm is not finite or its factor is not
-// a normal f32. Plain steps have the factor 1 and look at nothing.
+// min(1, C / norm), of a squared norm; 0 for an example that is left out, because its norm is not finite or its factor is
+// not a normal f32.
+__device__ inline float clip_factor(double norm, double clip_norm, bool& left_out) {
+    norm = sqrt(norm);
+    double factor = norm > clip_norm ? clip_norm / norm : 1.0;
+    left_out = norm != norm || factor < 1.1754943508222875e-38;
+    return left_out ? 0.0f : (float)factor;
+}
+
+// The factors of the group's examples. Plain steps have the factor 1 and look at nothing.
 __device__ inline void clip_factors(const Step& s) {
     Span span = of_grid();
     for (i64 i = span.first; i < s.group_examples; i += span.stride) {
@@ -89,13 +97,11 @@ __device__ inline void clip_factors(const Step& s) {
         for (int slot = 0; slot < SLOTS; slot++) {
             norm += s.squares[example * SLOTS + slot];
         }
-        norm = sqrt(norm);
-        double factor = norm > s.clip_norm ? s.clip_norm / norm : 1.0;
-        bool left_out = norm != norm || factor < 1.1754943508222875e-38;
+        bool left_out = false;
+        s.factors[example] = clip_factor(norm, s.clip_norm, left_out);
         if (left_out) {
             atomicAdd(s.non_finite, (u64)1);
         }
-        s.factors[example] = left_out ? 0.0f : (float)factor;
     }
 }
 

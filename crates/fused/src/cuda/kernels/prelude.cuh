@@ -44,7 +44,7 @@ struct Step {
     int accumulate;        // whether sums of parameters already hold those of other chunks or groups
     int is_private;
     int has_sum;           // whether the batch has examples
-    int unused;
+    int forward_only;      // whether to stop at the outputs (whole examples only)
 };
 
 // Which of many items a thread takes: the first, and how far the next one is.
