@@ -35,9 +35,10 @@ pub fn update_items(plan: &Plan) -> usize {
     plan.parameters.div_ceil(256) * 16
 }
 
-/// What a kernel's definition begins with.
+/// What a kernel's definition begins with. One block on a multiprocessor is enough: else the compiler would rather spill
+/// than use more registers.
 pub fn head(name: &str, threads: usize) -> String {
-    format!("extern \"C\" __global__ void __launch_bounds__({threads}) kernel_{name}(const Step s)")
+    format!("extern \"C\" __global__ void __launch_bounds__({threads}, 1) kernel_{name}(const Step s)")
 }
 
 /// The text of a program: templates, structs of constants, kernels.

@@ -5,7 +5,10 @@ mod compile;
 mod conformance;
 mod device;
 mod emulator;
+mod extremes;
 #[path = "../generated/mod.rs"]
 mod generated;
 mod generated_models;
 mod noise;
+#[path = "../steps_against_oracle/mod.rs"]
+mod steps_against_oracle;
