@@ -95,6 +95,8 @@ impl OnCuda {
         // As a cast a number of any size is a size.
         let expected = load.dp.expected_batch_size.ceil() as usize;
         let mut engine = cuda::Engine::new(device, &load.model, methods, expected, &load.dataset, key, &order)?;
+        // For the worker's log, not for its description: that is the same for every process, and this is not.
+        eprintln!("fused: kernels {}", cuda::Device::origin(engine.device()));
         engine.write(&load.params)?;
         Ok(OnCuda { ordinal, engine, plan })
     }

@@ -29,7 +29,10 @@ pub trait Device {
     /// Name of the device, such as `NVIDIA H100 80GB HBM3`.
     fn name(&self) -> String;
 
-    /// Versions of driver and compiler, and whether the kernels came from the cache.
+    /// Where the kernels came from and how long that took, in words, once they are built.
+    fn origin(&self) -> String;
+
+    /// Versions of what runs and compiles the kernels.
     fn versions(&self) -> Vec<(String, String)>;
 }
 

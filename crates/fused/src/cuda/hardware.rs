@@ -126,8 +126,8 @@ impl Device for Hardware {
             let (cubin, _) = self.code(source, false)?;
             self.load(cubin, kernels)?;
         }
-        let origin = if is_new { "compiled" } else { "from the cache" };
-        self.origin = format!("{origin}, {:.3} s", start.elapsed().as_secs_f64());
+        let origin = if is_new { format!("compiled by NVRTC {}", self.compiler) } else { "read from the cache".into() };
+        self.origin = format!("{origin} and loaded in {:.3} s", start.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -172,6 +172,10 @@ impl Device for Hardware {
         self.stream.synchronize().map_err(failed("a kernel"))
     }
 
+    fn origin(&self) -> String {
+        self.origin.clone()
+    }
+
     fn name(&self) -> String {
         self.context.name().unwrap_or_else(|error| error.to_string())
     }
@@ -184,7 +188,6 @@ impl Device for Hardware {
         vec![
             ("cuda-driver".into(), driver),
             ("nvrtc".into(), self.compiler.clone()),
-            ("kernels".into(), self.origin.clone()),
         ]
     }
 }

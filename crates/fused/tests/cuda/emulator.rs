@@ -227,6 +227,10 @@ impl Device for Emulator {
         Ok(())
     }
 
+    fn origin(&self) -> String {
+        "compiled by c++".into()
+    }
+
     fn name(&self) -> String {
         "emulator".into()
     }
