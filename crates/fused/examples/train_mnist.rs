@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The share of `examples` whose largest output is that of their class.
 fn accuracy(fused: &mut Fused, examples: &[u32], classes: &[i32]) -> f64 {
-    let outputs = fused.outputs(examples);
+    let outputs = fused.outputs(examples).expect("a processor does not fail");
     let rows = outputs.chunks_exact(outputs.len() / examples.len());
     let right = rows.zip(examples).filter(|(outputs, example)| {
         let best = (0..outputs.len()).max_by(|a, b| outputs[*a].total_cmp(&outputs[*b]));

@@ -43,7 +43,7 @@
 //! for _ in 0..200 {
 //!     fused.step(&BatchRef { indices: &[0, 1, 2, 3], mask: &[true; 4] })?;
 //! }
-//! let outputs = fused.outputs(&[3]);
+//! let outputs = fused.outputs(&[3])?;
 //! assert!((outputs[0] - 4.0).abs() < 0.3, "{outputs:?}");
 //! # Ok::<(), dpsgd_core::StrategyError>(())
 //! ```
@@ -51,6 +51,7 @@
 //! `examples/train_mnist.rs` trains a convolutional network. No privacy is accounted for here: an accountant turns noise
 //! multiplier, sampling probability and number of steps into an epsilon.
 
+pub mod cuda;
 mod engine;
 pub mod kernels;
 pub mod layout;

@@ -6,21 +6,46 @@ use dpsgd_core::{
     BatchRef, Description, Device, DpSgd, Load, Mode, ModelSpec, ParamSpec, Params, Strategy, StrategyError, Tensor,
 };
 
+use crate::cuda;
 use crate::engine::{Engine, Step};
 use crate::noise::Key;
 use crate::plan::{Method, Methods, Plan};
 use crate::simd::{Isa, Portable};
 use crate::threads::Threads;
 
-/// DP-SGD by the kernels of this crate, on the processor.
+/// DP-SGD by the kernels of this crate, on the processor or on a CUDA device.
 pub struct Fused {
-    engine: Box<dyn Step>,
+    runs_on: RunsOn,
     dp: DpSgd,
     params: Params,
     model: ModelSpec,
     examples: usize,
     seeded: bool,
     variant: &'static str,
+}
+
+/// What takes the steps.
+enum RunsOn {
+    Processor(Box<dyn Step>),
+    Cuda(Box<OnCuda>),
+}
+
+/// A CUDA device with a model on it.
+struct OnCuda {
+    ordinal: usize,
+    engine: cuda::Engine<cuda::Hardware>,
+    /// The processor's plan: the order of its parameters is that of the noise on all devices.
+    plan: Plan,
+}
+
+impl From<cuda::DeviceError> for StrategyError {
+    fn from(error: cuda::DeviceError) -> Self {
+        match error {
+            cuda::DeviceError::Unsupported(reason) => StrategyError::Unsupported(reason),
+            cuda::DeviceError::OutOfMemory(reason) => StrategyError::OutOfMemory(reason),
+            cuda::DeviceError::Failed(reason) => StrategyError::Failed(reason),
+        }
+    }
 }
 
 /// The ways to run it: the best of everything; all layers by one method; an instruction set that isn't the best.
@@ -45,14 +70,35 @@ struct Ready {
 }
 
 impl Fused {
-    /// The model's outputs for some examples of the data set, `[examples, outputs]`.
-    pub fn outputs(&mut self, examples: &[u32]) -> Vec<f32> {
-        self.engine.outputs(examples)
+    /// The model's outputs for some examples of the data set, `[examples, outputs]`. Fails only if a device does.
+    pub fn outputs(&mut self, examples: &[u32]) -> Result<Vec<f32>, StrategyError> {
+        match &mut self.runs_on {
+            RunsOn::Processor(engine) => Ok(engine.outputs(examples)),
+            RunsOn::Cuda(cuda) => Ok(cuda.engine.outputs(examples)?),
+        }
     }
 
-    /// The plan in force.
+    /// The processor's plan: in force there; on a CUDA device only its order of parameters is, that of the noise.
     pub fn plan(&self) -> &Plan {
-        self.engine.plan()
+        match &self.runs_on {
+            RunsOn::Processor(engine) => engine.plan(),
+            RunsOn::Cuda(cuda) => &cuda.plan,
+        }
+    }
+}
+
+impl OnCuda {
+    /// Compiles, or finds compiled, the kernels for this model, and puts model and data on the device.
+    fn new(ordinal: usize, plan: Plan, methods: Methods, load: &Load, key: &Key) -> Result<Self, StrategyError> {
+        let device = cuda::Hardware::new(ordinal, cuda::Cache::of_user())?;
+        let order = cuda::noise_order(&load.model, &plan);
+        // As a cast a number of any size is a size.
+        let expected = load.dp.expected_batch_size.ceil() as usize;
+        let mut engine = cuda::Engine::new(device, &load.model, methods, expected, &load.dataset, key, &order)?;
+        // For the worker's log, not for its description: that is the same for every process, and this is not.
+        eprintln!("fused: kernels {}", cuda::Device::origin(engine.device()));
+        engine.write(&load.params)?;
+        Ok(OnCuda { ordinal, engine, plan })
     }
 }
 
@@ -94,9 +140,6 @@ impl Strategy for Fused {
     const VARIANTS: &'static [&'static str] = &VARIANTS;
 
     fn load(load: Load) -> Result<Self, StrategyError> {
-        if let asked @ Device::Cuda(_) = load.settings.device {
-            return Err(StrategyError::Unsupported(format!("device `{asked}`: fused runs on `cpu` only")));
-        }
         let failed = |reason: String| StrategyError::Failed(reason);
         check_dp(&load.dp)?;
         check_params(&load.params, &load.model)?;
@@ -112,12 +155,20 @@ impl Strategy for Fused {
             _ => Methods::Cheapest,
         };
         let plan = Plan::new(&load.model, methods).map_err(|error| failed(error.to_string()))?;
-        let threads = Threads::new(load.settings.threads).map_err(|error| failed(format!("threads: {error}")))?;
         let (key, seeded) = match load.settings.noise_seed {
             Some(seed) => (Key::from_seed(seed), true),
             None => (Key::from_os().map_err(|error| failed(format!("no entropy for the noise: {error}")))?, false),
         };
         let (dp, params, model) = (load.dp, load.params.clone(), load.model.clone());
+        if let Device::Cuda(ordinal) = load.settings.device {
+            if VARIANTS[3..].contains(&variant) {
+                let reason = format!("variant `{variant}` is an instruction set of processors");
+                return Err(StrategyError::Unsupported(reason));
+            }
+            let runs_on = RunsOn::Cuda(Box::new(OnCuda::new(ordinal, plan, methods, &load, &key)?));
+            return Ok(Fused { runs_on, dp, params, examples, model, seeded, variant });
+        }
+        let threads = Threads::new(load.settings.threads).map_err(|error| failed(format!("threads: {error}")))?;
         let mut job = Some(Ready { plan, load, key, threads });
         #[cfg(target_arch = "x86_64")]
         let engine = engine::<crate::simd::Avx512>(variant, "avx512", &mut job)
@@ -129,18 +180,30 @@ impl Strategy for Fused {
             return Err(StrategyError::Unsupported(format!("this processor has no {variant}")));
         };
         engine.write(&params);
-        Ok(Fused { engine, dp, params, examples, model, seeded, variant })
+        Ok(Fused { runs_on: RunsOn::Processor(engine), dp, params, examples, model, seeded, variant })
     }
 
     fn describe(&self) -> Description {
         let version = env!("CARGO_PKG_VERSION").to_string();
-        let isa = self.engine.isa();
+        let (device, threads, versions) = match &self.runs_on {
+            RunsOn::Processor(engine) => {
+                let versions = BTreeMap::from([("fused".to_string(), format!("{version} ({})", engine.isa()))]);
+                ("cpu".to_string(), engine.threads(), versions)
+            }
+            RunsOn::Cuda(cuda) => {
+                let device = cuda.engine.device();
+                let own = [("fused".to_string(), version)];
+                let versions = own.into_iter().chain(cuda::Device::versions(device)).collect();
+                // One thread of the processor starts the kernels.
+                (format!("{} ({})", Device::Cuda(cuda.ordinal), cuda::Device::name(device)), 1, versions)
+            }
+        };
         Description {
             name: Self::NAME.into(),
             variant: Some(self.variant.to_string()),
-            versions: BTreeMap::from([("fused".to_string(), format!("{version} ({isa})"))]),
-            device: "cpu".into(),
-            threads: self.engine.threads(),
+            versions,
+            device,
+            threads,
             rng: format!("ChaCha8 and Box-Muller, {}", if self.seeded { "fixed seed" } else { "seeded by the OS" }),
         }
     }
@@ -155,23 +218,36 @@ impl Strategy for Fused {
                 "{reason}: lengths differ, or an index is not below {examples}"
             )));
         }
-        self.engine.step(batch, &self.dp);
+        match &mut self.runs_on {
+            RunsOn::Processor(engine) => engine.step(batch, &self.dp),
+            RunsOn::Cuda(cuda) => cuda.engine.step(batch, &self.dp)?,
+        }
         Ok(())
     }
 
     fn synchronize(&mut self) -> Result<(), StrategyError> {
+        match &mut self.runs_on {
+            RunsOn::Processor(_) => {}
+            RunsOn::Cuda(cuda) => cuda.engine.synchronize()?,
+        }
         Ok(())
     }
 
     fn params(&mut self) -> Result<Params, StrategyError> {
         let mut params = self.params.clone();
-        self.engine.read(&mut params);
+        match &mut self.runs_on {
+            RunsOn::Processor(engine) => engine.read(&mut params),
+            RunsOn::Cuda(cuda) => cuda.engine.read(&mut params)?,
+        }
         Ok(params)
     }
 
     fn set_params(&mut self, params: &Params) -> Result<(), StrategyError> {
         check_params(params, &self.model)?;
-        self.engine.write(params);
+        match &mut self.runs_on {
+            RunsOn::Processor(engine) => engine.write(params),
+            RunsOn::Cuda(cuda) => cuda.engine.write(params)?,
+        }
         Ok(())
     }
 
@@ -182,6 +258,9 @@ impl Strategy for Fused {
     }
 
     fn non_finite_examples(&mut self) -> Result<u64, StrategyError> {
-        Ok(self.engine.non_finite())
+        match &mut self.runs_on {
+            RunsOn::Processor(engine) => Ok(engine.non_finite()),
+            RunsOn::Cuda(cuda) => Ok(cuda.engine.non_finite()?),
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! Generated numbers, the same at every run.
 
+#[allow(dead_code, reason = "one of the tests that share this file needs it")]
+pub mod models;
+
 use std::ops::Range;
 
 /// A generator of numbers that mean nothing: SplitMix64.

@@ -1,0 +1,81 @@
+//! What the strategy needs of a device. A CUDA device is one implementation; the tests have another, which runs the same
+//! kernels on the processor.
+
+use super::arguments::Step;
+
+/// A device that memory can be had of and kernels can be started on, one after another in the order of the calls.
+pub trait Device {
+    /// How large it is.
+    fn limits(&self) -> Limits;
+
+    /// Compiles the kernels of `source`; [`Device::launch`] then knows them by their place in `kernels`.
+    fn build(&mut self, source: &str, kernels: &[String]) -> Result<(), DeviceError>;
+
+    /// Memory for `bytes` bytes, of any content, as an address on the device. It lives as long as the device.
+    fn allocate(&mut self, bytes: usize) -> Result<u64, DeviceError>;
+
+    /// Copies `bytes` to an address, when all that was started before is done.
+    fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError>;
+
+    /// Copies from an address, when all that was started before is done.
+    fn download(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Starts a kernel. May return before it is done.
+    fn launch(&self, launch: Launch, step: &Step) -> Result<(), DeviceError>;
+
+    /// Returns when all is done, with the error of what failed.
+    fn synchronize(&mut self) -> Result<(), DeviceError>;
+
+    /// Name of the device, such as `NVIDIA H100 80GB HBM3`.
+    fn name(&self) -> String;
+
+    /// Where the kernels came from and how long that took, in words, once they are built.
+    fn origin(&self) -> String;
+
+    /// Versions of what runs and compiles the kernels.
+    fn versions(&self) -> Vec<(String, String)>;
+}
+
+/// A kernel, and how many blocks of how many threads run it.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    /// Its place among the kernels that were built.
+    pub kernel: usize,
+    /// Blocks along x, y and z.
+    pub grid: [u32; 3],
+    /// Threads in a block.
+    pub threads: u32,
+    /// Bytes of shared memory of a block.
+    pub shared_bytes: u32,
+}
+
+/// What a device offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Shared memory that a block can have, in bytes.
+    pub shared_bytes: usize,
+    /// Multiprocessors.
+    pub multiprocessors: usize,
+    /// Second-level cache, in bytes.
+    pub cache_bytes: usize,
+    /// Memory that is free, in bytes.
+    pub memory_bytes: usize,
+    /// Whether blocks may take whole examples where these fit: only tests say no.
+    pub resident: bool,
+    /// Examples in a chunk, if not what the batch asks for: tests take few, to have many chunks.
+    pub largest_chunk: Option<usize>,
+}
+
+/// What can go wrong on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// There is no such device, or it can't run this.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// Its memory is full.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}

@@ -1,0 +1,107 @@
+//! Every kernel of the built-in models and of odd ones, compiled by NVRTC for several architectures. Needs no device.
+
+use std::path::{Path, PathBuf};
+
+use dpsgd_conformance::odd_models;
+use dpsgd_core::ModelSpec;
+use dpsgd_fused::cuda::{Cache, Limits, Program, compile, load_compiler};
+use dpsgd_fused::plan::{Method, Methods};
+
+/// Whether there is NVRTC: on the library path, or in this checkout's environments. Says if not.
+fn is_available() -> bool {
+    let environments = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.envs");
+    let folders = std::fs::read_dir(&environments).into_iter().flatten().flatten().flat_map(|environment| {
+        let versions = std::fs::read_dir(environment.path().join("lib")).into_iter().flatten().flatten();
+        versions.map(|version| version.path().join("site-packages/nvidia/cu13/lib/libnvrtc.so.13"))
+    });
+    let found = load_compiler(&folders.collect::<Vec<PathBuf>>());
+    if !found {
+        println!("skipped: no NVRTC");
+    }
+    found
+}
+
+/// As an A100 and as an H100.
+fn limits(architecture: &str) -> Limits {
+    let (shared_bytes, multiprocessors) = if architecture == "sm_80" { (166_912, 108) } else { (232_448, 132) };
+    let (cache_bytes, memory_bytes) = (50 << 20, 80 << 30);
+    Limits { shared_bytes, multiprocessors, cache_bytes, memory_bytes, resident: true, largest_chunk: None }
+}
+
+fn program(model: &ModelSpec, methods: Methods, limits: &Limits) -> Program {
+    Program::new(model, methods, 256, limits).expect("a program").0
+}
+
+/// The lines of the assembler's report that speak of spills or of a stack.
+fn spills(log: &str) -> Vec<&str> {
+    log.lines()
+        .filter(|line| line.contains("bytes stack frame"))
+        .filter(|line| !line.contains("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"))
+        .collect()
+}
+
+#[test]
+fn every_kernel_compiles_for_every_architecture_and_spills_nothing() {
+    if !is_available() {
+        return;
+    }
+    for model in ModelSpec::built_in_names().map(|name| ModelSpec::built_in(name).expect("built in")) {
+        for architecture in ["sm_80", "sm_90", "sm_90a"] {
+            let program = program(&model, Methods::Cheapest, &limits(architecture));
+            let compiled =
+                compile(&program.source, architecture).unwrap_or_else(|error| panic!("{}: {error}", model.name));
+            assert!(!compiled.cubin.is_empty());
+            for name in &program.names {
+                let said = compiled.log.contains(&format!("'{name}'"));
+                assert!(said, "{}: the assembler says nothing of {name}:\n{}", model.name, compiled.log);
+            }
+            let spills = spills(&compiled.log);
+            assert!(spills.is_empty(), "{} for {architecture}: {spills:?}\n{}", model.name, compiled.log);
+        }
+    }
+}
+
+#[test]
+fn kernels_of_odd_models_and_of_every_method_compile() {
+    if !is_available() {
+        return;
+    }
+    for model in odd_models().into_iter().filter(|model| ["uneven windows", "two LSTMs"].contains(&&*model.name)) {
+        for method in [Method::Kept, Method::Ghost] {
+            let program = program(&model, Methods::Only(method), &limits("sm_90"));
+            let compiled = compile(&program.source, "sm_90").unwrap_or_else(|error| panic!("{}: {error}", model.name));
+            assert!(spills(&compiled.log).is_empty(), "{}: {}", model.name, compiled.log);
+        }
+    }
+}
+
+#[test]
+fn an_error_of_the_compiler_says_where() {
+    if !is_available() {
+        return;
+    }
+    let error = compile("__global__ void broken() { nothing(); }", "sm_90").err().expect("an error").to_string();
+    assert!(error.contains("nothing") && error.contains("fused.cu(1)"), "{error}");
+}
+
+#[test]
+fn what_is_cached_is_found_by_what_it_was_made_of() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cache-{}", std::process::id()));
+    let cache = Cache::at(&folder);
+    let options = |architecture: &str| vec!["--std=c++17".to_string(), architecture.to_string()];
+    let key = Cache::key("source", &options("sm_90"), "13.0");
+    assert_eq!(cache.get(&key), None);
+    cache.put(&key, b"code").expect("stored");
+    assert_eq!(cache.get(&key).as_deref(), Some(&b"code"[..]));
+    let others = [
+        Cache::key("another source", &options("sm_90"), "13.0"),
+        Cache::key("source", &options("sm_80"), "13.0"),
+        Cache::key("source", &options("sm_90"), "13.1"),
+    ];
+    others.iter().for_each(|other| assert_eq!(cache.get(other), None));
+    cache.put(&key, b"other code").expect("replaced");
+    assert_eq!(cache.get(&key).as_deref(), Some(&b"other code"[..]));
+    let files = std::fs::read_dir(&folder).expect("the folder").count();
+    assert_eq!(files, 1, "a file half written was left");
+    std::fs::remove_dir_all(&folder).expect("its own folder");
+}

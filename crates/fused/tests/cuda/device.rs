@@ -1,0 +1,130 @@
+//! The strategy on a real device, if there is one.
+
+use dpsgd_conformance as conformance;
+use dpsgd_conformance::synthetic;
+use dpsgd_core::{BatchRef, Description, Device, DpSgd, Load, Mode, ModelSpec, Params, Strategy, StrategyError};
+use dpsgd_fused::Fused;
+
+/// `fused` on the first device, whatever the job says.
+struct OnDevice(Fused);
+
+impl Strategy for OnDevice {
+    const NAME: &'static str = Fused::NAME;
+    const VARIANTS: &'static [&'static str] = &["best", "kept", "ghost"];
+
+    fn load(mut job: Load) -> Result<Self, StrategyError> {
+        job.settings.device = Device::Cuda(0);
+        Fused::load(job).map(OnDevice)
+    }
+
+    fn describe(&self) -> Description {
+        self.0.describe()
+    }
+
+    fn step(&mut self, batch: &BatchRef<'_>) -> Result<(), StrategyError> {
+        self.0.step(batch)
+    }
+
+    fn synchronize(&mut self) -> Result<(), StrategyError> {
+        self.0.synchronize()
+    }
+
+    fn params(&mut self) -> Result<Params, StrategyError> {
+        self.0.params()
+    }
+
+    fn set_params(&mut self, params: &Params) -> Result<(), StrategyError> {
+        self.0.set_params(params)
+    }
+
+    fn set_dp(&mut self, dp: &DpSgd) -> Result<(), StrategyError> {
+        self.0.set_dp(dp)
+    }
+
+    fn non_finite_examples(&mut self) -> Result<u64, StrategyError> {
+        self.0.non_finite_examples()
+    }
+}
+
+fn model(name: &str) -> ModelSpec {
+    ModelSpec::built_in(name).expect("built in")
+}
+
+/// Whether there is a device; says why not. Anything but that there is none is a failure.
+fn is_available() -> bool {
+    match OnDevice::load(synthetic::job(&model("logreg"), 1, Mode::Private, None)) {
+        Ok(strategy) => {
+            println!("{:?}", strategy.describe());
+            true
+        }
+        Err(StrategyError::Unsupported(reason)) => {
+            println!("skipped: {reason}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_missing_device_is_unsupported() {
+    conformance::a_missing_cuda_device_is_unsupported::<Fused>();
+    if let Err(StrategyError::Unsupported(reason)) =
+        OnDevice::load(synthetic::job(&model("logreg"), 1, Mode::Private, None))
+    {
+        assert!(reason.contains("no CUDA device") || reason.contains("NVRTC"), "{reason}");
+    }
+}
+
+#[test]
+fn steps_on_the_device_match_the_oracle() {
+    if !is_available() {
+        return;
+    }
+    for (model, examples) in conformance::built_in_models() {
+        for variant in OnDevice::VARIANTS {
+            conformance::private_steps_match_the_oracle::<OnDevice>(&model, Some(variant), examples);
+            conformance::plain_steps_match_the_oracle::<OnDevice>(&model, Some(variant), examples);
+        }
+    }
+    for model in conformance::odd_models() {
+        for variant in OnDevice::VARIANTS {
+            conformance::private_steps_match_the_oracle::<OnDevice>(&model, Some(variant), 9);
+            conformance::plain_steps_match_the_oracle::<OnDevice>(&model, Some(variant), 9);
+        }
+    }
+    conformance::ties_go_to_the_first_position::<OnDevice>(None);
+    conformance::a_non_finite_example_contributes_nothing::<OnDevice>(&model("mnist-cnn"), None);
+    conformance::an_empty_batch_adds_noise_and_nothing_else::<OnDevice>(&model("ffnn"), None);
+    conformance::noise_is_normal_fresh_and_seeded::<OnDevice>(None);
+}
+
+/// Parameters after steps with noise.
+fn run<S: Strategy>(model: &ModelSpec, empty: bool) -> Vec<f32> {
+    let mut job = synthetic::job(model, 40, Mode::Private, None);
+    job.dp.noise_multiplier = 0.7;
+    job.dp.learning_rate = 1e-3;
+    let mut strategy = S::load(job).expect("loads");
+    for step in 0..5 {
+        let indices: Vec<u32> = (0..30).map(|slot| (slot * 7 + step) % 40).collect();
+        strategy.step(&BatchRef { indices: &indices, mask: &[!empty; 30] }).expect("a step");
+    }
+    strategy.synchronize().expect("steps");
+    strategy.params().expect("parameters").values().collect()
+}
+
+#[test]
+fn runs_on_the_device_are_the_same_bit_by_bit_and_noise_is_the_processors() {
+    if !is_available() {
+        return;
+    }
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+    for model in ModelSpec::built_in_names().map(model) {
+        let first = run::<OnDevice>(&model, false);
+        for _ in 0..3 {
+            assert!(bits(&run::<OnDevice>(&model, false)) == bits(&first), "{}", model.name);
+        }
+        let (here, there) = (run::<Fused>(&model, true), run::<OnDevice>(&model, true));
+        let largest = here.iter().zip(&there).map(|(here, there)| (here - there).abs()).fold(0.0, f32::max);
+        assert!(largest < 1e-6, "{}: noise differs by {largest:e}", model.name);
+    }
+}
