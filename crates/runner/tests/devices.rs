@@ -1,5 +1,6 @@
 //! A device that is not on this machine, two processes that must agree, and a bundle that runs without cargo.
 
+#[allow(dead_code, reason = "not every test uses all of it")]
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
