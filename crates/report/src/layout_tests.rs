@@ -121,6 +121,8 @@ fn every_axis_says_its_unit_and_every_log_axis_that_it_is_one() {
         let says = |what: &str| scene.texts().any(|text| text.text.contains(what));
         let expected = match name.rsplit('-').next().unwrap() {
             "memory" => "iB",
+            "utilization" => "100%: all are busy",
+            "timeline" => "share of the process's time",
             "epochs" => "time of an epoch, log scale",
             "ratio" => "log scale",
             "roofline" => "share of the machine's peak",

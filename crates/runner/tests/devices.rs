@@ -1,5 +1,6 @@
 //! A device that is not on this machine, two processes that must agree, and a bundle that runs without cargo.
 
+#[allow(dead_code, reason = "not every test uses all of it")]
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
@@ -65,7 +66,9 @@ impl Place {
     /// Runs `program` in `folder`, with a PATH on which no cargo and no Python is.
     fn run(&self, program: &Path, folder: &Path, args: &[&str]) -> Output {
         let mut command = Command::new(program);
-        ["LIBTORCH", "CARGO", "DPSGD_ENVS"].map(|variable| command.env_remove(variable));
+        for variable in ["LIBTORCH", "CARGO", "DPSGD_ENVS"] {
+            command.env_remove(variable);
+        }
         command.args(args).current_dir(folder).env("PATH", "/nowhere").output().unwrap()
     }
 
@@ -128,7 +131,8 @@ fn two_processes_with_the_same_noise_agree_to_the_bit_or_the_status_is_1() {
     place.script(
         "worker",
         &format!(
-            "PATH=/usr/bin:/bin; if mkdir once 2>/dev/null; then exec {worker}; fi; rmdir once; {tampered} | {worker}"
+            "PATH=/usr/bin:/bin; if mkdir once 2>/dev/null; then exec {worker}; fi; rmdir once; mkfifo $$; exec 4<&0
+             {tampered} <&4 >$$ & exec {worker} <$$"
         ),
     );
     let output = repeat();

@@ -31,7 +31,7 @@ struct Kind<'a> {
 
 pub fn draw(view: &View) -> Scene {
     let mode = view.main_mode();
-    let rest = "From left to right: the life of a contender's first process, which took the time at the right.";
+    let rest = "From left to right: the life of a contender's first process, which took the time at the right; beside it the mean.";
     let mut figure = Figure::new(title(view, "use over time", Some(view::mode(mode))), &subtitle(view, rest));
     let percent = |share: Option<f64>| share.map_or_else(String::new, |share| format!(", {}", units::percent(share)));
     let gpu = Kind {
