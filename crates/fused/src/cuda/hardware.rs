@@ -185,10 +185,7 @@ impl Device for Hardware {
         // SAFETY: the argument is a place for a number.
         let known = unsafe { sys::cuDriverGetVersion(&mut driver) }.result().is_ok();
         let driver = if known { format!("{}.{}", driver / 1000, driver % 1000 / 10) } else { "unknown".into() };
-        vec![
-            ("cuda-driver".into(), driver),
-            ("nvrtc".into(), self.compiler.clone()),
-        ]
+        vec![("cuda-driver".into(), driver), ("nvrtc".into(), self.compiler.clone())]
     }
 }
 

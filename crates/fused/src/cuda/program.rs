@@ -171,10 +171,11 @@ impl Program {
         expected: usize,
         limits: &Limits,
     ) -> Result<(Program, Plan), DeviceError> {
-        if methods == Methods::Cheapest && limits.resident {
-            if let Some(resident) = resident::program(model, limits)? {
-                return Ok(resident);
-            }
+        if methods == Methods::Cheapest
+            && limits.resident
+            && let Some(resident) = resident::program(model, limits)?
+        {
+            return Ok(resident);
         }
         let plan = Plan::new(model, methods, expected, limits)?;
         Ok((tiled::program(&plan, limits), plan))
