@@ -1,8 +1,25 @@
-"""Any ModelSpec as a JAX function of one example, in PyTorch's layouts."""
+"""Any ModelSpec as a JAX function of one example. Images are HWC and kernels HWIO, as JAX's documentation has them, which XLA
+runs faster on a CPU than PyTorch's layouts."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+
+def to_native(array):
+    """A kernel from PyTorch's layout."""
+    return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
+
+
+def from_native(array):
+    """A kernel in PyTorch's layout."""
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+
+
+def images_to_native(inputs):
+    """Images from PyTorch's layout; inputs of another kind as they are."""
+    return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if inputs.ndim == 4 else inputs
 
 
 def make_loss(model, convolution="lax"):
@@ -34,7 +51,7 @@ def forward(layer, windows, params, x):
         case "linear":
             return p("weight") @ x + p("bias")
         case "conv2d":
-            return windows.conv(x, p("weight"), layer.stride, layer.padding) + p("bias")[:, None, None]
+            return windows.conv(x, p("weight"), layer.stride, layer.padding) + p("bias")
         case "max_pool2d":
             return windows.max_pool(x, layer.kernel_size, layer.stride)
         case "avg_pool2d":
@@ -42,9 +59,10 @@ def forward(layer, windows, params, x):
         case "relu":
             return jax.nn.relu(x)
         case "flatten":
-            return x.reshape(-1)
+            # Row-major over channels, height, width.
+            return (x.transpose(2, 0, 1) if x.ndim == 3 else x).reshape(-1)
         case "global_avg_pool2d":
-            return x.mean((1, 2))
+            return x.mean((0, 1))
         case "embedding":
             return p("weight")[x]
         case "lstm":
@@ -75,15 +93,15 @@ class LaxWindows:
     @staticmethod
     def conv(x, weight, stride, padding):
         pads = [(size, size) for size in padding]
-        return lax.conv_general_dilated(x[None], weight, stride, pads, dimension_numbers=("NCHW", "OIHW", "NCHW"))[0]
+        return lax.conv_general_dilated(x[None], weight, stride, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
 
     @staticmethod
     def max_pool(x, kernel, stride):
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, *kernel), (1, *stride), "VALID")
+        return lax.reduce_window(x, -jnp.inf, lax.max, (*kernel, 1), (*stride, 1), "VALID")
 
     @staticmethod
     def avg_pool(x, kernel, stride):
-        return lax.reduce_window(x, 0.0, lax.add, (1, *kernel), (1, *stride), "VALID") / (kernel[0] * kernel[1])
+        return lax.reduce_window(x, 0.0, lax.add, (*kernel, 1), (*stride, 1), "VALID") / (kernel[0] * kernel[1])
 
 
 class SlicedWindows:
@@ -92,22 +110,22 @@ class SlicedWindows:
 
     @staticmethod
     def slices(x, kernel, stride):
-        """`[C, out h, out w]` for every position in the kernel, row-major."""
-        (_, h, w), (kh, kw), (sh, sw) = x.shape, kernel, stride
+        """`[out h, out w, C]` for every position in the kernel, row-major."""
+        (h, w, _), (kh, kw), (sh, sw) = x.shape, kernel, stride
         oh, ow = (h - kh) // sh + 1, (w - kw) // sw + 1
         return [
-            lax.slice(x, (0, i, j), (x.shape[0], i + (oh - 1) * sh + 1, j + (ow - 1) * sw + 1), (1, sh, sw))
+            lax.slice(x, (i, j, 0), (i + (oh - 1) * sh + 1, j + (ow - 1) * sw + 1, x.shape[2]), (sh, sw, 1))
             for i in range(kh)
             for j in range(kw)
         ]
 
     @classmethod
     def conv(cls, x, weight, stride, padding):
-        x = jnp.pad(x, [(0, 0), *[(size, size) for size in padding]])
-        out, channels, *kernel = weight.shape
-        columns = jnp.stack(cls.slices(x, kernel, stride), 1)
-        _, _, oh, ow = columns.shape
-        return (weight.reshape(out, -1) @ columns.reshape(-1, oh * ow)).reshape(out, oh, ow)
+        x = jnp.pad(x, [*[(size, size) for size in padding], (0, 0)])
+        *kernel, channels, out = weight.shape
+        columns = jnp.concatenate(cls.slices(x, kernel, stride), 2)
+        oh, ow, _ = columns.shape
+        return (columns.reshape(oh * ow, -1) @ weight.reshape(-1, out)).reshape(oh, ow, out)
 
     @classmethod
     def max_pool(cls, x, kernel, stride):

@@ -14,7 +14,7 @@ import numpy as np
 
 import jax_device
 from dpsgd_worker import Strategy, seed_of, serve, threads_named
-from jax_model import make_loss
+from jax_model import from_native, images_to_native, make_loss, to_native
 
 
 class Jax(Strategy):
@@ -28,7 +28,7 @@ class Jax(Strategy):
         self.variant = job.settings.variant or next(iter(self.variants), "jit+vmap")
         self.model = job.model
         self.loss = make_loss(job.model, "im2col" if self.variant.endswith("im2col") else "lax")
-        self.inputs, self.targets = jnp.array(job.inputs), jnp.array(job.targets)
+        self.inputs, self.targets = jnp.array(images_to_native(job.inputs)), jnp.array(job.targets)
         self.key = jax.random.key(seed_of(job.settings))
         self.state = None
         self.set_params(job.params)
@@ -73,12 +73,12 @@ class Jax(Strategy):
         jax.block_until_ready(self.state)
 
     def params(self):
-        return {name: np.asarray(value) for name, value in self.state[0].items()}
+        return {name: from_native(np.asarray(value)) for name, value in self.state[0].items()}
 
     def set_params(self, params):
         key = self.key if self.state is None else self.state[1]
         # Copies: the step writes over what it is given.
-        self.state = {name: jnp.array(value) for name, value in params.items()}, key
+        self.state = {name: jnp.array(to_native(value)) for name, value in params.items()}, key
 
     def set_dp(self, dp):
         self.hyper = np.array(

@@ -21,6 +21,7 @@ class TensorFlow(TfStrategy):
 
     name = "tensorflow"
     variants = ("xla+vmap", "vmap", "xla", "neither")
+    no_loops = ("xla+vmap",)
 
     def make_steps(self):
         xla, vmap = "xla" in self.variant, "vmap" in self.variant

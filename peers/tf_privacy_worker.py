@@ -27,6 +27,7 @@ class TfPrivacy(TfStrategy):
 
     name = "tf-privacy"
     variants = ("xla", "graph")
+    no_loops = ("xla",)
     rng = "tf.random.normal, seeded by the operating system"
 
     def make_steps(self):

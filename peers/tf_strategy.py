@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 import tf_device
-from dpsgd_worker import Strategy, seed_of, threads_named
+from dpsgd_worker import Strategy, Unsupported, seed_of, threads_named
 from tf_model import from_native, to_native
 
 
@@ -11,6 +11,8 @@ class TfStrategy(Strategy):
     """Holds variables and data; a strategy adds its steps: `steps[mode](inputs, targets, indices, mask, hyper)`."""
 
     rng = "Philox (tf.random.Generator)"
+    # The variants that map over examples and are compiled by XLA.
+    no_loops = ()
 
     def __init__(self, job):
         self.device, self.gpu = job.settings.device, tf_device.choose(job.settings.device)
@@ -21,6 +23,8 @@ class TfStrategy(Strategy):
             # Its pools are made once per process; a second load finds them made.
             pass
         self.variant = job.settings.variant or (self.variants[0] if self.variants else None)
+        if self.variant in self.no_loops and job.model.has("lstm"):
+            raise Unsupported("XLA has no kernel for the lists of lists that the gradient of a loop over time takes within a map")
         self.model = job.model
         self.embeddings = {f"{layer.position}.weight" for layer in job.model.layers if layer.kind == "embedding"}
         self.inputs = tf.constant(to_native("inputs", job.inputs))
