@@ -126,7 +126,7 @@ impl Drop for Emulator {
 fn library(source: &str) -> PathBuf {
     let mut flags = vec!["-O2", "-fPIC", "-shared", "-x", "c++", "-std=c++17", "-w"];
     // Sums and products are rounded one by one, and memory may be read as another type, as on a device.
-    flags.extend(["-ffp-contract=off", "-fno-strict-aliasing", "-ftls-model=initial-exec"]);
+    flags.extend(["-ffp-contract=off", "-fno-strict-aliasing"]);
     if std::arch::is_x86_feature_detected!("fma") && std::arch::is_x86_feature_detected!("avx2") {
         flags.extend(["-mfma", "-mavx2"]);
     }
