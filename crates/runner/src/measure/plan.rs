@@ -95,7 +95,7 @@ const ASSUMED_PRIVATE_FACTOR: f64 = 3.0;
 const ASSUMED_STEP_S: f64 = 1e-3;
 /// How many starts the verification of a contender on a workload takes as long as: one, and a compiled step for each of its
 /// batches' widths; a guess.
-const ASSUMED_GATE_STARTS: f64 = 3.0;
+const ASSUMED_GATE_STARTS: f64 = 2.0;
 
 /// Seconds to start a process, load into it and compile what it compiles; a guess.
 fn assumed_start_s(environment: Environment) -> f64 {
@@ -103,7 +103,7 @@ fn assumed_start_s(environment: Environment) -> f64 {
         Environment::None => 0.1,
         Environment::Libtorch => 0.5,
         Environment::Jax => 3.0,
-        Environment::Torch => 4.0,
+        Environment::Torch => 5.0,
         Environment::Tf => 9.0,
     }
 }
