@@ -16,12 +16,12 @@ class TfStrategy(Strategy):
 
     def __init__(self, job):
         self.device, self.gpu = job.settings.device, tf_device.choose(job.settings.device)
-        try:
-            tf.config.threading.set_intra_op_parallelism_threads(job.settings.threads)
-            tf.config.threading.set_inter_op_parallelism_threads(job.settings.threads)
-        except RuntimeError:
-            # Its pools are made once per process; a second load finds them made.
-            pass
+        # Its pools are made once per process.
+        for set_threads in (
+            tf.config.threading.set_intra_op_parallelism_threads,
+            tf.config.threading.set_inter_op_parallelism_threads,
+        ):
+            tf_device.settle(lambda: set_threads(job.settings.threads))
         self.variant = job.settings.variant or (self.variants[0] if self.variants else None)
         if self.variant in self.no_loops and job.model.has("lstm"):
             raise Unsupported("XLA has no kernel for the lists of lists that the gradient of a loop over time takes within a map")
