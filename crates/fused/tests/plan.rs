@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use dpsgd_conformance::{odd_models, synthetic};
-use dpsgd_core::{Layer, Mode, ModelSpec, Strategy, cost};
+use dpsgd_core::{Layer, Mode, ModelInput, ModelSpec, Strategy, cost};
 use dpsgd_fused::Fused;
 use dpsgd_fused::plan::{Method, Methods, Operation, Plan, Tiles};
 
@@ -71,6 +71,15 @@ fn every_layer_is_in_one_line_in_order_with_its_kind() {
         }
         assert_eq!(next, model.layers.len());
     }
+}
+
+#[test]
+fn a_network_whose_values_cant_be_addressed_is_an_error_that_names_the_layer() {
+    let mut model = ModelSpec::built_in("lstm").unwrap();
+    model.input = ModelInput::Tokens { time: 1 << 20, vocabulary: 10_004 };
+    let error = Plan::new(&model, Methods::default()).err().expect("too large").to_string();
+    let named = "model `lstm`: layer 1: 6710886656 numbers";
+    assert!(error.starts_with(named) && error.contains("4294967295"), "{error}");
 }
 
 #[test]

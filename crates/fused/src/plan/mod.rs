@@ -225,7 +225,14 @@ impl Plan {
             Some(dpsgd_core::Shape::Features(n)) => *n,
             _ => unreachable!("a valid model ends in features"),
         };
-        Ok(builder.finish(model.loss, outputs))
+        builder.finish(model.loss, outputs).map_err(|(layer, numbers)| ModelError {
+            model: model.name.clone(),
+            place: format!("layer {layer}"),
+            reason: format!(
+                "{numbers} numbers for one block of examples, more than the {} that fused can address",
+                u32::MAX
+            ),
+        })
     }
 
     /// What a thread needs for the values and gradients of one example, in bytes.
@@ -348,7 +355,8 @@ impl Builder {
         self.push(Operation::Lstm(lstm), Grid { h: time, w: 1, c: hidden }, false);
     }
 
-    fn finish(mut self, loss: Loss, outputs: usize) -> Plan {
+    /// The plan; the error is a layer and how many numbers a block of its values takes, if offsets can't reach them all.
+    fn finish(mut self, loss: Loss, outputs: usize) -> Result<Plan, (usize, usize)> {
         let edges: Vec<Edge> = (0..self.grids.len())
             .map(|i| Edge {
                 value: Frame::new(self.grids[i], self.margins[i]),
@@ -362,6 +370,15 @@ impl Builder {
         };
         let block = BLOCK_BYTES / Plan::example_bytes(&self.operations, &edges).max(1);
         let block = block.clamp(fewest, MOST_EXAMPLES);
+        for (operation, edge) in self.operations.iter().zip(&edges[1..]) {
+            let example = match operation {
+                Operation::Lstm(lstm) => lstm.gates.example,
+                _ => edge.value.example,
+            };
+            if u32::try_from(block * example).is_err() {
+                return Err((operation.layer(), block * example));
+            }
+        }
         for (i, operation) in self.operations.iter_mut().enumerate() {
             match operation {
                 Operation::Affine(affine) => affine.place(&edges[i], &edges[i + 1], block),
@@ -371,7 +388,7 @@ impl Builder {
         }
         let Grid { h, w, .. } = self.grid;
         let pixel = |i: usize| [i / w % h, i % w, i / (h * w)];
-        Plan {
+        Ok(Plan {
             outputs: (0..outputs).map(pixel).collect(),
             operations: self.operations,
             edges,
@@ -380,7 +397,7 @@ impl Builder {
             block,
             parameters: self.parameters,
             tensors: self.tensors,
-        }
+        })
     }
 }
 
@@ -408,9 +425,7 @@ impl Operation {
         let first = start + panels.start(panel);
         first + (at - first) / panels.width(panel) * panels.width(panel)
     }
-}
 
-impl Operation {
     /// How its per-example gradients are normed and summed; `None` without parameters and for embeddings, whose gradients
     /// are sparse.
     pub fn method(&self) -> Option<Method> {

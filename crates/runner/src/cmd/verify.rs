@@ -1,5 +1,7 @@
 //! `runner verify`: every contender through the verification gate, untimed.
 
+use std::path::PathBuf;
+
 use dpsgd_protocol::results::Status;
 
 use super::Outcome;
@@ -7,6 +9,7 @@ use crate::cli::{EXIT_DISQUALIFIED, EXIT_ERROR, EXIT_OK, VerifyArgs};
 use crate::config::{Config, read_registry};
 use crate::measure::bench::{Bench, device_missing, log_file};
 use crate::prepare;
+use crate::registry::Contender;
 use crate::setup::{Host, Toolbox};
 use crate::worker::Guard;
 
@@ -29,22 +32,26 @@ pub fn run(args: &VerifyArgs) -> Outcome {
         let folder = scratch.path().join(&workload.name);
         std::fs::create_dir(&folder)?;
         let reference = prepare::reference(&workload.model, config.seed, bench.widest(), &folder)?;
-        for contender in config.contenders.iter().filter(|contender| !bench.modes(contender).is_empty()) {
-            let log = scratch.path().join(log_file(&[&workload.name, &contender.name()]));
-            let line = match bench.verify(workload, contender, &reference, &folder, log) {
+        let takes_part = |contender: &&Contender| !bench.modes(contender).is_empty();
+        let log = |contender: &Contender| scratch.path().join(log_file(&[&workload.name, &contender.name()]));
+        let contenders = config.contenders.iter().filter(takes_part).map(|contender| (contender, log(contender)));
+        let contenders: Vec<(&Contender, PathBuf)> = contenders.collect();
+        bench.verify(workload, &contenders, &reference, &folder, |contender, verdict| {
+            let line = match verdict {
                 Ok(verdict) => {
                     let right = verdict.modes.iter().all(|(_, verification)| verification.passed);
                     *if right { &mut passed } else { &mut disqualified } += 1;
                     verdict.to_string()
                 }
-                Err(error) if error.interrupted => return Err(error.reason.into()),
+                Err(error) if error.interrupted => return Err(error.reason),
                 Err(error) => {
                     *if error.status == Status::Unavailable { &mut unavailable } else { &mut broken } += 1;
                     format!("{}: {}", error.status.name(), error.reason)
                 }
             };
             println!("{:16} {:20} {line}", workload.name, contender.name());
-        }
+            Ok(())
+        })?;
         std::fs::remove_dir_all(&folder)?;
     }
     println!("{passed} passed, {disqualified} disqualified, {unavailable} unavailable, {broken} broken");

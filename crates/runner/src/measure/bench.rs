@@ -1,6 +1,8 @@
 //! What verification and measurement share: how to start a contender, and where.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 use dpsgd_core::{Device, Mode, Settings};
 use dpsgd_protocol::results::Status;
@@ -10,7 +12,7 @@ use crate::config::{Config, Workload};
 use crate::prepare::Reference;
 use crate::registry::{Contender, Entry, Registry};
 use crate::setup::Toolbox;
-use crate::verify::{Expectations, Gate, Verdict};
+use crate::verify::{Expectations, Gate, Verdict, harness_error};
 use crate::worker::{Guard, Launch, WorkerError, usable_cpus};
 
 /// Above this, per-example gradients of a large model may not fit into memory, and a row for a smaller batch would be
@@ -90,8 +92,47 @@ impl Bench<'_> {
         self.config.modes.iter().copied().filter(|mode| has.contains(mode)).collect()
     }
 
-    /// Takes `contender` through the verification gate on `workload`.
-    pub fn verify(
+    /// Takes contenders, each with the file for its output, through the verification gate on `workload`. `take` gets every
+    /// verdict once it is there; after it has failed no other gate is begun.
+    pub fn verify<'c, E>(
+        &self,
+        workload: &Workload,
+        contenders: &[(&'c Contender, PathBuf)],
+        reference: &Reference,
+        folder: &Path,
+        mut take: impl FnMut(&'c Contender, Result<Verdict, WorkerError>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let next = AtomicUsize::new(0);
+        let (sender, verdicts) = channel();
+        std::thread::scope(|scope| {
+            for _ in 0..self.gates_at_once() {
+                let (sender, next) = (sender.clone(), &next);
+                scope.spawn(move || {
+                    while let Some((contender, log)) = contenders.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let verdict = self.verify_one(workload, contender, reference, folder, log.clone());
+                        if sender.send((*contender, verdict)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            for (contender, verdict) in verdicts {
+                take(contender, verdict)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Gates share the processors, since nothing in them is timed, but not a GPU's memory.
+    fn gates_at_once(&self) -> usize {
+        match self.config.device {
+            Device::Cpu => 2,
+            Device::Cuda(_) => 1,
+        }
+    }
+
+    fn verify_one(
         &self,
         workload: &Workload,
         contender: &Contender,
@@ -99,6 +140,8 @@ impl Bench<'_> {
         folder: &Path,
         log: PathBuf,
     ) -> Result<Verdict, WorkerError> {
+        // For this gate alone: others may be at work beside it.
+        let folder = tempfile::tempdir_in(folder).map_err(harness_error)?;
         let launch = self.launch(contender, log)?;
         let entry = self.entry(contender);
         let expectations = Expectations {
@@ -109,7 +152,8 @@ impl Bench<'_> {
         let timeout = self.config.timeout;
         let mut worker = process::start(&contender.strategy, &launch, self.guard, timeout)?;
         let settings = self.settings(contender);
-        let mut gate = Gate::new(&mut worker, &workload.model, reference, settings, expectations, folder, timeout)?;
+        let mut gate =
+            Gate::new(&mut worker, &workload.model, reference, settings, expectations, folder.path(), timeout)?;
         let verdict = gate.run(&self.modes(contender))?;
         worker.finish(timeout)?;
         Ok(verdict)

@@ -169,34 +169,32 @@ impl<'a> Run<'a> {
         let config = self.bench.config;
         let is_pending = |run: &Self, workload, contender| !run.pending(workload, Some(contender)).is_empty();
         let pairs = config.workloads.iter().flat_map(|w| config.contenders.iter().map(move |c| (w, c)));
-        let pending: Vec<(&Workload, &Contender)> = pairs.filter(|(w, c)| is_pending(self, w, c)).collect();
-        let mut progress = Progress::new(pending.len() as u64);
-        let mut current: Option<(&Workload, prepare::Reference)> = None;
-        for (workload, contender) in pending {
-            progress.now(&format!("verifying {} on {}", contender.name(), workload.name));
-            let folder = self.workload_folder(workload).join("reference");
-            let log = log_file(&["verify", &workload.name, &contender.name()]);
-            // The right answers take longer to compute than it takes to see that nobody will give any.
-            if let Err(error) = self.bench.launch(contender, self.folder.join(&log)) {
-                progress.line(&format!("{}: {}: {}", workload.name, contender.name(), error.reason));
-                self.take_verdict(workload, contender, Err(error), &log)?;
-                progress.advance(1);
+        let mut progress = Progress::new(pairs.filter(|(w, c)| is_pending(self, w, c)).count() as u64);
+        for workload in &config.workloads {
+            let log = |contender: &Contender| log_file(&["verify", &workload.name, &contender.name()]);
+            let mut ready = Vec::new();
+            for contender in &config.contenders {
+                if !is_pending(self, workload, contender) {
+                    continue;
+                }
+                // The right answers take longer to compute than it takes to see that nobody will give any.
+                match self.bench.launch(contender, self.folder.join(log(contender))) {
+                    Ok(launch) => ready.push((contender, launch.log)),
+                    Err(error) => self.take_verdict(workload, contender, Err(error), &log(contender), &mut progress)?,
+                }
+            }
+            if ready.is_empty() {
                 continue;
             }
-            if current.as_ref().is_none_or(|(known, _)| *known != workload) {
-                create(&folder)?;
-                let reference = prepare::reference(&workload.model, config.seed, self.bench.widest(), &folder);
-                current = Some((workload, reference.map_err(|error| RunError::prepare(workload, error))?));
-            }
-            let (_, reference) = current.as_ref().expect("set above");
-            let verdict = self.bench.verify(workload, contender, reference, &folder, self.folder.join(&log));
-            let line = match &verdict {
-                Ok(verdict) => verdict.to_string(),
-                Err(error) => error.reason.clone(),
-            };
-            progress.line(&format!("{}: {}: {line}", workload.name, contender.name()));
-            self.take_verdict(workload, contender, verdict, &log)?;
-            progress.advance(1);
+            let folder = self.workload_folder(workload).join("reference");
+            create(&folder)?;
+            let reference = prepare::reference(&workload.model, config.seed, self.bench.widest(), &folder);
+            let reference = reference.map_err(|error| RunError::prepare(workload, error))?;
+            progress.now(&format!("verifying {} contenders on {}", ready.len(), workload.name));
+            let bench = self.bench;
+            bench.verify(workload, &ready, &reference, &folder, |contender, verdict| {
+                self.take_verdict(workload, contender, verdict, &log(contender), &mut progress)
+            })?;
         }
         progress.finish();
         self.rows.save(&self.cells).map_err(RunError::from)
@@ -208,7 +206,14 @@ impl<'a> Run<'a> {
         contender: &'a Contender,
         verdict: Result<Verdict, WorkerError>,
         log: &Path,
+        progress: &mut Progress,
     ) -> Result<(), RunError> {
+        let line = match &verdict {
+            Ok(verdict) => verdict.to_string(),
+            Err(error) => error.reason.clone(),
+        };
+        progress.line(&format!("{}: {}: {line}", workload.name, contender.name()));
+        progress.advance(1);
         let cells = self.pending(workload, Some(contender));
         // There is none if no worker started.
         let log = self.folder.join(log).exists().then(|| log.to_path_buf());
