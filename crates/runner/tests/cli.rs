@@ -158,7 +158,7 @@ fn a_count_that_is_no_number_is_refused_with_the_value_found() {
 fn a_batch_larger_than_the_examples_asked_for_is_refused() {
     let expected = "batch size 65: must be at most 64, the number of examples";
     assert_config_refused("batch_sizes = [16]", "batch_sizes = [16, 65]", &[expected]);
-    assert_option_refused(&["--examples", "100"], &["--examples: batch size 256: must be at most 100"]);
+    assert_option_refused(&["--examples", "50"], &["--examples: batch size 64: must be at most 50"]);
     let both = ["--examples", "30162", "--batch-sizes", "30163"];
     assert_option_refused(&both, &["--batch-sizes: batch size 30163: must be at most 30162"]);
 }
