@@ -120,16 +120,16 @@ pub fn main(threads: usize) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
-    /// What comes of an executable that runs `script`.
+    /// What comes of an executable that runs `script`. Another process writes it: a handle of our own, open to write, could
+    /// be inherited by a process that another test forks meanwhile, and then the system refuses to run it.
     fn of_script(script: &str, limit: Duration, interrupted: bool) -> Result<Calibration, CalibrationError> {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("calibrate");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\" && chmod 755 \"$1\"";
+        let status = Command::new("sh").args(["-c", write, "sh"]).arg(&program).arg(script).status().unwrap();
+        assert!(status.success());
         with(&program, &[], 2, limit, || interrupted)
     }
 
