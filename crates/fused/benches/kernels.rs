@@ -126,7 +126,6 @@ fn bench_affine<I: Isa>(group: &mut Group<'_>, isa: I, plan: &Plan, i: usize, af
                     output_gradients: &gradients,
                     outputs: affine.output.c,
                     positions: &affine.positions[..of_one],
-                    bias: true,
                 })
             });
         });

@@ -52,7 +52,6 @@ fn block_norms<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
                         output_gradients: &worker.gradients[i + 1],
                         outputs: affine.output.c,
                         positions: positions_of(affine, example),
-                        bias: true,
                     });
                 }
             }

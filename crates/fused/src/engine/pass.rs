@@ -117,7 +117,7 @@ pub fn backward<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples:
             Operation::Lstm(lstm) => {
                 let state = worker.lstms[i].as_mut().expect("an LSTM has a state");
                 let base = context.runs[i].base();
-                lstm_backward(context, lstm, base, state, examples, from, input, to, output_gradient, input_gradient);
+                lstm_backward(context, lstm, base, state, examples, from, to, output_gradient, input_gradient);
             }
             _ => {}
         }
@@ -233,7 +233,6 @@ fn lstm_backward<I: Isa>(
     state: &mut LstmState,
     examples: usize,
     from: &Edge,
-    input: &[f32],
     to: &Edge,
     output_gradient: &[f32],
     input_gradient: &mut [f32],
@@ -267,7 +266,7 @@ fn lstm_backward<I: Isa>(
                 panels: lstm.transposed_inputs(),
                 first_row: 0,
                 start: Start::Zero,
-                finish: if from.relu { Finish::Mask(&input[from.value.at(t, 0)..]) } else { Finish::Store },
+                finish: Finish::Store,
                 outputs: &mut input_gradient[from.gradient.at(t, 0)..],
             });
         }

@@ -1,14 +1,14 @@
 //! The norm of an example's weight gradient without the gradient: the inner product of two Gram matrices.
 //!
 //! For inputs a_t and output gradients g_t at T positions, |sum_t a_t g_t'|^2 = sum_{t,u} (a_t . a_u)(g_t . g_u)
-//! (Goodfellow, arXiv 1510.01799; for convolutions Bu et al., arXiv 2205.10683). A bias adds 1 to each a_t . a_u.
+//! (Goodfellow, arXiv 1510.01799; for convolutions Bu et al., arXiv 2205.10683). The biases add 1 to each a_t . a_u.
 
 use super::elementwise::VANISHING;
 use super::load;
 use crate::layout::{Position, Segment};
 use crate::simd::{Isa, Kernel};
 
-/// The squared norm of one example's gradient of an affine map; see the module. NaN where the positions' gradients cancel:
+/// The squared norm of one example's gradient of an affine map, weights and biases; see the module. NaN where the positions' gradients cancel:
 /// then it takes more digits.
 pub struct GhostNorm<'a> {
     /// What positions and segments point into.
@@ -21,8 +21,6 @@ pub struct GhostNorm<'a> {
     pub outputs: usize,
     /// Where the map was applied on this example.
     pub positions: &'a [Position],
-    /// Whether the map has biases.
-    pub bias: bool,
 }
 
 /// A norm this much smaller than the positions' gradients together (squared) has lost too many digits to cancellation.
@@ -42,7 +40,6 @@ impl Kernel for GhostNorm<'_> {
             assert!(position.input as usize + reach <= self.inputs.len(), "inputs");
             assert!(position.gradient as usize + self.outputs <= self.output_gradients.len(), "gradients of outputs");
         }
-        let bias = if self.bias { 1.0 } else { 0.0 };
         let all = [Segment::first(self.outputs)];
         let (mut norm, mut size) = (0.0, 0.0);
         for (t, position) in self.positions.iter().enumerate() {
@@ -71,12 +68,14 @@ impl Kernel for GhostNorm<'_> {
                             product += f64::from(*one) * f64::from(*other);
                         }
                     }
-                    // Each pair stands for two, but for a position with itself.
-                    let pairs = if group + u == 0 { 1.0 } else { 2.0 };
+                    product *= f64::from(input_dots[u]) + 1.0;
                     if group + u == 0 {
-                        size += ((f64::from(input_dots[u]) + bias) * product).sqrt();
+                        size += product.sqrt();
+                        norm += product;
+                    } else {
+                        // A pair of two positions stands for both its orders.
+                        norm += 2.0 * product;
                     }
-                    norm += pairs * (f64::from(input_dots[u]) + bias) * product;
                 }
             }
         }

@@ -8,6 +8,7 @@ mod lstm;
 pub mod math;
 mod pooling;
 mod product;
+mod single_output;
 mod update;
 mod weight_gradient;
 

@@ -8,7 +8,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
 
-use super::Groups;
+use super::{Groups, single_output};
 use crate::layout::{PANEL, Panels, Row, RowsRef, SLACK, Segment};
 use crate::simd::{Isa, Kernel};
 
@@ -78,6 +78,10 @@ impl Kernel for Product<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         self.check();
+        if self.panels.outputs == 1 {
+            // SAFETY: `check` has passed.
+            return unsafe { single_output::product(isa, &mut self) };
+        }
         let full = self.panels.outputs / PANEL;
         let vectors_of_panel = PANEL / I::LANES;
         let groups = Groups::new(full, I::VECTORS / vectors_of_panel);

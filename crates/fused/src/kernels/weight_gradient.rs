@@ -8,7 +8,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::Groups;
+use super::{Groups, single_output};
 use crate::layout::{PANEL, Panels, Position, SLACK};
 use crate::simd::{Isa, Kernel};
 
@@ -77,6 +77,10 @@ impl Kernel for WeightGradient<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) -> f64 {
         self.check::<I>();
+        if self.panels.outputs == 1 {
+            // SAFETY: `check` has passed.
+            return unsafe { single_output::weight_gradient(isa, &mut self) };
+        }
         let mut squares = 0.0;
         let mut done = 0;
         loop {

@@ -85,11 +85,7 @@ impl Lstm {
         self.to_hidden = examples.clone().map(|e| row(e * gates.example, e * self.hidden)).collect();
         let all = || examples.clone().flat_map(|example| (0..self.time).map(move |t| (example, t)));
         if self.needs_input_gradient {
-            let rows = examples.clone().map(|example| Row {
-                input: offset(example * gates.example),
-                output: offset(example * input.gradient.example),
-                mask: offset(example * input.value.example),
-            });
+            let rows = examples.clone().map(|e| row(e * gates.example, e * input.gradient.example));
             self.to_inputs = Some(rows.collect());
         }
         let at = |from: &Frame, example: usize, t: usize| example * from.example + from.at(t, 0);

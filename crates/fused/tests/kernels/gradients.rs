@@ -33,18 +33,23 @@ fn output_gradients(random: &mut Random, positions: &[Position], outputs: usize)
 pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
     let mut random = Random::new(10);
     for number in 0..250 {
-        let outputs = random.within(1..71);
+        let outputs = if random.once_in(6) { 1 } else { random.within(1..71) };
         // More than are packed at a time, now and then.
         let count = if random.once_in(6) { random.within(120..400) } else { random.within(1..40) };
         let spread = random.within(1..30);
-        let columns: Vec<u32> = (0..random.below(40)).map(|_| random.below(50) as u32).collect();
+        let mut columns: Vec<u32> = (0..random.below(40)).map(|_| random.below(50) as u32).collect();
+        if random.once_in(3) {
+            // Many side by side, between others.
+            let run = random.within(1..151) as u32;
+            columns.splice(columns.len() / 2..columns.len() / 2, (0..run).map(|k| 50 + k));
+        }
         let positions = positions(&mut random, count, spread, outputs);
         let output_gradients = output_gradients(&mut random, &positions, outputs);
-        let mut inputs = Guarded::new(&mut random, 80);
+        let mut inputs = Guarded::new(&mut random, 240);
         for position in &positions {
             columns.iter().for_each(|column| inputs[(position.input + column) as usize] = 1.0);
         }
-        for place in 0..80 {
+        for place in 0..inputs.len() {
             if inputs[place] == 1.0 {
                 inputs[place] = random.number();
             }
@@ -187,14 +192,12 @@ pub fn ghost_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
                 random.fill(&mut inputs[at..at + segment.len as usize]);
             }
         }
-        let bias = random.once_in(2);
         let found = isa.dispatch(GhostNorm {
             inputs: &inputs,
             segments: &segments,
             output_gradients: &output_gradients,
             outputs,
             positions: &positions,
-            bias,
         });
         let a: Vec<Vec<f64>> = positions
             .iter()
@@ -203,7 +206,7 @@ pub fn ghost_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
                     let at = (position.input + segment.offset) as usize;
                     widened(&inputs[at..at + segment.len as usize])
                 };
-                segments.iter().flat_map(of).chain(bias.then_some(1.0)).collect()
+                segments.iter().flat_map(of).chain([1.0]).collect()
             })
             .collect();
         let g: Vec<Vec<f64>> = positions
