@@ -92,7 +92,7 @@ impl Case {
                 weights[panels.index(panels.depth - 1, output)] = random.number();
             }
         }
-        let mut mask = random.numbers(listed.len() * outputs);
+        let mut mask = random.numbers(listed.len().max(1) * outputs);
         for place in 0..mask.len() {
             match random.below(20) {
                 0 => mask[place] = 0.0,
