@@ -103,6 +103,8 @@ pub fn epoch(
 
 /// The worker's parameters, by way of `file`, which is written anew.
 pub fn params(worker: &mut Worker, model: &ModelSpec, file: &Path, timeout: Duration) -> Result<Params, WorkerError> {
+    // What an earlier request left must not be taken for the answer; if it can't be removed, it can't be written either.
+    let _ = std::fs::remove_file(file);
     let request = Request::Params { path: file.to_path_buf() };
     match worker.request(&request, timeout)? {
         Reply::Params { .. } => Params::load(file, model).map_err(failed),
