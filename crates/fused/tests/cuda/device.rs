@@ -2,7 +2,9 @@
 
 use dpsgd_conformance as conformance;
 use dpsgd_conformance::synthetic;
-use dpsgd_core::{BatchRef, Description, Device, DpSgd, Kernels, Load, Mode, ModelSpec, Params, Strategy, StrategyError};
+use dpsgd_core::{
+    BatchRef, Description, Device, DpSgd, Kernels, Load, Mode, ModelSpec, Params, Strategy, StrategyError,
+};
 use dpsgd_fused::Fused;
 
 /// `fused` on the first device, whatever the job says.

@@ -170,6 +170,7 @@ impl Sample {
         let of = |figure: &dyn Fn(&ProcessRun) -> Option<f64>| {
             stats::median(&processes.iter().filter_map(figure).collect::<Vec<_>>())
         };
+        let kernels = Kernels { compile_s: of(&|p| p.kernels?.compile_s), cached_s: of(&|p| p.kernels?.cached_s) };
         Cell {
             workload: workload.into(),
             data,
@@ -192,10 +193,7 @@ impl Sample {
             warm_up_s: of(&|p| stats::warm_up(&p.epochs_s)),
             first_step_s: of(&|p| Some(p.first_step_s)),
             first_epoch_s: of(&|p| p.epochs_s.first().copied()),
-            kernels: processes.iter().any(|p| p.kernels.is_some()).then(|| Kernels {
-                compile_s: of(&|p| p.kernels?.compile_s),
-                cached_s: of(&|p| p.kernels?.cached_s),
-            }),
+            kernels: Some(kernels).filter(|kernels| *kernels != Kernels::default()),
             median_epoch_s,
             median_ci95_s: stats::bootstrap_median_ci95(&per_process, 1),
             mean_epoch_s: stats::mean(&epochs),
