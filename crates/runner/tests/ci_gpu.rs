@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const SLACK: Duration = Duration::from_secs(4);
 
 /// A runner that does not end when it is asked to, and leaves a process behind that holds its output open.
-const STUBBORN: &str = "trap '' INT TERM; echo at work; setsid sleep 20 & sleep 20";
+const STUBBORN: &str = "trap '' INT TERM; echo at work; setsid sleep 20 2>/dev/null & sleep 20";
 
 /// A runner that does all it is asked to in no time, and remembers what that was.
 const WILLING: &str = r#"
