@@ -45,8 +45,9 @@ class Strategy:
         return 0
 
     def kernels(self):
-        """Seconds that loading spent on kernels of the strategy's own, `{"compile_s": ..., "cached_s": ...}`, None for what
-        was not done; None if it makes none while it loads. `DPSGD_KERNEL_CACHE`, if set, names a folder to cache them in."""
+        """Seconds that loading spent on kernels of the strategy's own, `{"compile_s": ..., "cached_s": ...}`, None for
+        what was not done; None if it makes none while it loads. `DPSGD_KERNEL_CACHE`, if set, names a folder to cache
+        them in."""
         return None
 
     @classmethod

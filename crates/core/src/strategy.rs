@@ -42,8 +42,8 @@ pub trait Strategy: Sized {
     /// How many examples had a gradient with a NaN or an infinity, and so contributed nothing, since load.
     fn non_finite_examples(&mut self) -> Result<u64, StrategyError>;
 
-    /// How long the load took to make the strategy's own kernels; `None` if it makes none then, as those whose libraries
-    /// bring their kernels along, or compile in the first step.
+    /// How long the load took to make the strategy's own kernels; `None` if it makes none then, as those whose
+    /// libraries bring their kernels along, or compile in the first step.
     fn kernels(&self) -> Option<Kernels> {
         None
     }
@@ -144,8 +144,8 @@ pub struct Description {
     pub rng: String,
 }
 
-/// How long it took to have kernels that can be started, from their source, which is a part of the load. What was not done
-/// is `None`.
+/// How long it took to have kernels that can be started, from their source, which is a part of the load. What was not
+/// done is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kernels {

@@ -1,5 +1,5 @@
-//! A session with a worker: the requests that verification, measurement and `runner repeat` all make, and the checks that
-//! each makes of the answers.
+//! A session with a worker: the requests that verification, measurement and `runner repeat` all make, and the checks
+//! that each makes of the answers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -103,7 +103,8 @@ pub fn epoch(
 
 /// The worker's parameters, by way of `file`, which is written anew.
 pub fn params(worker: &mut Worker, model: &ModelSpec, file: &Path, timeout: Duration) -> Result<Params, WorkerError> {
-    // What an earlier request left must not be taken for the answer; if it can't be removed, it can't be written either.
+    // What an earlier request left must not be taken for the answer; if it can't be removed, it can't be written
+    // either.
     let _ = std::fs::remove_file(file);
     let request = Request::Params { path: file.to_path_buf() };
     match worker.request(&request, timeout)? {
@@ -122,8 +123,8 @@ fn check_description(asked: &Settings, found: &Description) -> Result<(), Worker
     if elsewhere || threads || variant {
         let (wanted, runs) = (asked.variant.as_deref().unwrap_or("default"), found.variant.as_deref());
         return Err(failed(format!(
-            "asked for device {device}, {} threads, variant {wanted}; the worker says it runs on {}, {} threads, variant \
-             {}",
+            "asked for device {device}, {} threads, variant {wanted}; the worker says it runs on {}, {} threads, \
+             variant {}",
             asked.threads,
             found.device,
             found.threads,
@@ -139,8 +140,8 @@ fn check_received(what: &str, sent_sha256: &str, received_sha256: &str) -> Resul
         return Ok(());
     }
     Err(failed(format!(
-        "other {what} than all contenders were sent: SHA-256 {sent_sha256}; the worker computed on {received_sha256}; see \
-         crates/protocol/src/checksum.rs"
+        "other {what} than all contenders were sent: SHA-256 {sent_sha256}; the worker computed on {received_sha256}; \
+         see crates/protocol/src/checksum.rs"
     )))
 }
 

@@ -23,8 +23,8 @@ pub struct Means {
 }
 
 impl Means {
-    /// Reads the registry and the config that `config` makes, refuses a device that is not there, and installs and builds
-    /// what the contenders need.
+    /// Reads the registry and the config that `config` makes, refuses a device that is not there, and installs and
+    /// builds what the contenders need.
     pub fn prepare(
         places: &Places,
         config: impl FnOnce(&Registry) -> Result<Config, ConfigError>,

@@ -358,8 +358,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The variables by which a timed process has the row's own cache of machine code and no other: `cache`, which is empty for
-/// the row's first process. CUDA has a cache of its own, which the gate or an earlier run may have filled.
+/// The variables by which a timed process has the row's own cache of machine code and no other: `cache`, which is empty
+/// for the row's first process. CUDA has a cache of its own, which the gate or an earlier run may have filled.
 fn cold_caches(cache: &Path, is_first: bool) -> std::io::Result<[(String, String); 2]> {
     // A run that was killed may have left one.
     if is_first && cache.exists() {
