@@ -59,6 +59,14 @@ class Settings:
     noise_seed: int | None
 
 
+@dataclass(frozen=True)
+class Kernels:
+    """Seconds that a load spent to have kernels of the strategy's own. What was not done is None."""
+
+    compile_s: float | None
+    cached_s: float | None
+
+
 @dataclass
 class Job:
     """Everything that a strategy is given at load. Arrays are NumPy's: F32 numbers, I32 tokens and classes."""

@@ -10,11 +10,12 @@ import queue
 import sys
 import threading
 import time
+from dataclasses import asdict
 
 import numpy as np
 
 from . import checksum, tensors
-from .job import Dp, Job, Malformed, Settings, Unsupported, exactly, load_dataset, load_params
+from .job import Dp, Job, Kernels, Malformed, Settings, Unsupported, exactly, load_dataset, load_params
 from .model import read_model
 
 VERSION = 2
@@ -131,7 +132,9 @@ class Worker:
         self.loaded.strategy.synchronize()
         variant = settings.variant or (variants[0] if variants else None)
         description = {"name": self.strategy.name, "variant": variant} | self.loaded.strategy.describe()
-        return {"load_s": time.monotonic() - begin, "data_sha256": data_sha256, "description": description}
+        loaded = {"load_s": time.monotonic() - begin, "data_sha256": data_sha256, "description": description}
+        kernels = self.loaded.strategy.kernels()
+        return loaded if kernels is None else loaded | {"kernels": asdict(exactly(Kernels, kernels, "kernels"))}
 
     def set(self, params, dp):
         if params is not None:

@@ -44,6 +44,12 @@ class Strategy:
         """How many examples were left out for a NaN or an infinity in their gradient: none, unless it looks for them."""
         return 0
 
+    def kernels(self):
+        """Seconds that loading spent on kernels of the strategy's own, `{"compile_s": ..., "cached_s": ...}`, None for
+        what was not done; None if it makes none while it loads. `DPSGD_KERNEL_CACHE`, if set, names a folder to cache
+        them in."""
+        return None
+
     @classmethod
     def close(cls):
         """Removes what the process leaves on the disk; the last call."""

@@ -75,6 +75,13 @@ class Greedy(Asynchronous):
         raise MemoryError("64 GiB")
 
 
+class Compiling(Asynchronous):
+    """Makes kernels of its own while it loads."""
+
+    def kernels(self):
+        return {"compile_s": 3.25, "cached_s": None}
+
+
 class WorkerTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -173,6 +180,15 @@ class WorkerTest(unittest.TestCase):
         self.assertEqual(loaded["data_sha256"], checksum.of_dataset(data["inputs"], data["targets"]))
         ran = self.ask(worker, {"request": "epoch", "schedule": self.file("schedule")})
         self.assertEqual(ran["batches_sha256"], checksum.of_batches(zip(batches["indices"], batches["mask"])))
+
+    def test_kernels_are_in_the_reply_to_load_if_there_are_any(self):
+        for strategy, kernels in [(Compiling, {"compile_s": 3.25, "cached_s": None}), (Asynchronous, None)]:
+            worker = Worker(strategy)
+            self.ask(worker, {"request": "hello", "version": VERSION})
+            # As it is on the line.
+            reply = json.loads(json.dumps(self.ask(worker, self.load_request())))
+            self.assertEqual((reply["reply"], reply.get("kernels")), ("loaded", kernels))
+            self.assertEqual("kernels" in reply, kernels is not None, "a runner of before knows no such field")
 
     def test_threads_are_counted_as_the_kernel_has_them(self):
         if threads_named("x") is None:

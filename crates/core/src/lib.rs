@@ -20,4 +20,4 @@ pub use dp::{BatchRef, DpSgd, DpSgdError, Mode};
 pub use input::{InputError, nearest, read_toml};
 pub use model::{Layer, Loss, ModelError, ModelInput, ModelSpec, Pair, ParamSpec, Shape};
 pub use params::{Params, ParamsError, Tensor};
-pub use strategy::{Description, Device, Load, Settings, Strategy, StrategyError};
+pub use strategy::{Description, Device, Kernels, Load, Settings, Strategy, StrategyError};

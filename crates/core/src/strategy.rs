@@ -41,6 +41,12 @@ pub trait Strategy: Sized {
 
     /// How many examples had a gradient with a NaN or an infinity, and so contributed nothing, since load.
     fn non_finite_examples(&mut self) -> Result<u64, StrategyError>;
+
+    /// How long the load took to make the strategy's own kernels; `None` if it makes none then, as those whose
+    /// libraries bring their kernels along, or compile in the first step.
+    fn kernels(&self) -> Option<Kernels> {
+        None
+    }
 }
 
 /// Everything a strategy is given at load.
@@ -136,6 +142,17 @@ pub struct Description {
     pub threads: usize,
     /// The noise's generator, such as `mt19937 (libtorch default, not cryptographically secure)`.
     pub rng: String,
+}
+
+/// How long it took to have kernels that can be started, from their source, which is a part of the load. What was not
+/// done is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Kernels {
+    /// Seconds where they were compiled.
+    pub compile_s: Option<f64>,
+    /// Seconds where their machine code was read from a cache on disk.
+    pub cached_s: Option<f64>,
 }
 
 /// Why a strategy could not do what it was asked.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use dpsgd_core::{
-    BatchRef, Description, Device, DpSgd, Load, Mode, ModelSpec, ParamSpec, Params, Strategy, StrategyError, Tensor,
+    BatchRef, Description, Device, DpSgd, Kernels, Load, Mode, ModelSpec, ParamSpec, Params, Strategy, StrategyError,
+    Tensor,
 };
 
 use crate::cuda;
@@ -90,7 +91,7 @@ impl Fused {
 impl OnCuda {
     /// Compiles, or finds compiled, the kernels for this model, and puts model and data on the device.
     fn new(ordinal: usize, plan: Plan, methods: Methods, load: &Load, key: &Key) -> Result<Self, StrategyError> {
-        let device = cuda::Hardware::new(ordinal, cuda::Cache::of_user())?;
+        let device = cuda::Hardware::new(ordinal, cuda::Cache::of_environment())?;
         let order = cuda::noise_order(&load.model, &plan);
         // As a cast a number of any size is a size.
         let expected = load.dp.expected_batch_size.ceil() as usize;
@@ -255,6 +256,14 @@ impl Strategy for Fused {
         check_dp(dp)?;
         self.dp = *dp;
         Ok(())
+    }
+
+    fn kernels(&self) -> Option<Kernels> {
+        match &self.runs_on {
+            // A processor's are compiled with the crate.
+            RunsOn::Processor(_) => None,
+            RunsOn::Cuda(cuda) => cuda::Device::kernels(cuda.engine.device()),
+        }
     }
 
     fn non_finite_examples(&mut self) -> Result<u64, StrategyError> {

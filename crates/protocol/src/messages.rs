@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dpsgd_core::{Description, DpSgd, ModelSpec, Settings};
+use dpsgd_core::{Description, DpSgd, Kernels, ModelSpec, Settings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,9 @@ pub enum Reply {
         data_sha256: String,
         /// What is running, as read back from the libraries in use.
         description: Description,
+        /// What of `load_s` went into kernels of the strategy's own; may be missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kernels: Option<Kernels>,
     },
     /// To [`Request::Set`].
     Set {},

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dpsgd_core::{Description, Mode, ModelSpec};
+use dpsgd_core::{Description, Kernels, Mode, ModelSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -206,6 +206,10 @@ pub struct ProcessRun {
     pub start_s: f64,
     /// Seconds to load model, parameters and data.
     pub load_s: f64,
+    /// What of that went into kernels of the contender's own; `null` if it makes none at load. A row's first process
+    /// has no cache to read them from, later ones have what it left.
+    #[serde(default)]
+    pub kernels: Option<Kernels>,
     /// Seconds of the first step.
     pub first_step_s: f64,
     /// Seconds of every epoch, the first included.
@@ -318,6 +322,10 @@ pub struct Cell {
     pub first_step_s: Option<f64>,
     /// Seconds of a process's first epoch, median over processes.
     pub first_epoch_s: Option<f64>,
+    /// Seconds to have kernels of the contender's own, compiled and from the cache: medians over the processes that did
+    /// so; `null` if it makes none at load.
+    #[serde(default)]
+    pub kernels: Option<Kernels>,
     /// Every raw measurement.
     pub processes: Vec<ProcessRun>,
     /// Median over all epochs of all processes.

@@ -94,10 +94,10 @@ impl<S: Strategy> Worker<S> {
             Request::Load { model, params, dataset, dp, settings } => {
                 let begin = Instant::now();
                 let (loaded, received) = Loaded::<S>::load(model, &params, &dataset, dp, settings)?;
-                let description = loaded.strategy.describe();
+                let (description, kernels) = (loaded.strategy.describe(), loaded.strategy.kernels());
                 self.loaded = Some(loaded);
                 let load_s = (begin.elapsed() - received.took).as_secs_f64();
-                Ok(Reply::Loaded { load_s, data_sha256: received.sha256, description })
+                Ok(Reply::Loaded { load_s, data_sha256: received.sha256, description, kernels })
             }
             Request::Set { params, dp } => {
                 let loaded = self.loaded()?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use dpsgd_core::{Description, Device, DpSgd, Mode, ModelSpec, Settings};
+use dpsgd_core::{Description, Device, DpSgd, Kernels, Mode, ModelSpec, Settings};
 use dpsgd_protocol::messages::{ErrorKind, PROTOCOL_VERSION, Reply, Request};
 
 fn dp() -> DpSgd {
@@ -42,6 +42,12 @@ fn replies() -> Vec<Reply> {
         threads: 2,
         rng: "mt19937".into(),
     };
+    let loaded = |kernels| Reply::Loaded {
+        load_s: 0.1 + 0.2,
+        data_sha256: "ab".repeat(32),
+        description: description.clone(),
+        kernels,
+    };
     let epoch = |first_step_s| Reply::Epoch {
         epoch_s: 1.25,
         first_step_s,
@@ -52,7 +58,9 @@ fn replies() -> Vec<Reply> {
     };
     vec![
         Reply::Hello { version: PROTOCOL_VERSION, name: "naive".into(), variants: vec!["a".into()] },
-        Reply::Loaded { load_s: 0.1 + 0.2, data_sha256: "ab".repeat(32), description },
+        loaded(None),
+        loaded(Some(Kernels { compile_s: Some(3.25), cached_s: None })),
+        loaded(Some(Kernels { compile_s: Some(3.25), cached_s: Some(0.01) })),
         Reply::Set {},
         Reply::Stepped { step_s: 1e-9, non_finite_examples: 3 },
         epoch(None),
@@ -79,6 +87,16 @@ fn every_reply_survives_a_round_trip_on_one_line() {
         assert!(!line.contains('\n'));
         assert_eq!(serde_json::from_str::<Reply>(&line).unwrap(), reply);
     }
+}
+
+#[test]
+fn a_worker_that_says_nothing_of_kernels_has_none() {
+    let description = r#"{"name":"a","variant":null,"versions":{},"device":"cpu","threads":1,"rng":"none"}"#;
+    let line = format!(r#"{{"reply":"loaded","load_s":1.0,"data_sha256":"","description":{description}}}"#);
+    let reply: Reply = serde_json::from_str(&line).unwrap();
+    let Reply::Loaded { kernels: None, .. } = reply else { panic!("{reply:?}") };
+    // Nor does one that has none say anything: a runner of before understands it.
+    assert_eq!(serde_json::to_string(&reply).unwrap(), line);
 }
 
 #[test]

@@ -20,6 +20,19 @@ fn the_committed_json_schema_is_the_one_that_the_types_generate() {
 }
 
 #[test]
+fn the_reference_runs_of_before_can_still_be_read() {
+    let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results");
+    let runs = std::fs::read_dir(runs).unwrap().map(|entry| entry.unwrap().path().join("results.json"));
+    let files: Vec<_> = runs.filter(|file| file.is_file()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let results = Results::load(&file).unwrap();
+        let text = serde_json::to_string(&results).unwrap();
+        assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), results, "{}", file.display());
+    }
+}
+
+#[test]
 fn a_file_of_another_schema_version_is_refused_by_naming_both_versions() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("results.json");

@@ -103,6 +103,7 @@ fn sheet(view: &View, mode: Mode, batch_size: usize) -> Sheet {
     }
     let warnings =
         timed.iter().flat_map(|cell| cell.warnings.iter().map(|warning| (cell.contender(), warning.clone())));
+    let kernels = timed.iter().filter_map(|cell| Some((cell.contender(), kernels(cell)?)));
     let pay_offs = timed.iter().filter_map(|cell| Some((cell.contender(), pay_off(cell, &timed)?)));
     Sheet {
         workload: view.workload.to_string(),
@@ -110,7 +111,7 @@ fn sheet(view: &View, mode: Mode, batch_size: usize) -> Sheet {
         header,
         rows,
         absent: rest.iter().map(|cell| (cell.contender(), why(cell))).collect(),
-        notes: warnings.chain(pay_offs).collect(),
+        notes: warnings.chain(kernels).chain(pay_offs).collect(),
     }
 }
 
@@ -129,6 +130,15 @@ fn pay_off(cell: &Cell, timed: &[&Cell]) -> Option<String> {
     let warm_up = units::time(warm_up);
     let epochs = if epochs == 1.0 { "1 epoch".into() } else { format!("{} epochs", units::plain(epochs)) };
     Some(format!("its warm-up of {warm_up} pays off after {epochs} at the latest (against {other})"))
+}
+
+/// How long a load took to have kernels of the contender's own.
+fn kernels(cell: &Cell) -> Option<String> {
+    let made = cell.kernels?;
+    let compiled = made.compile_s.map(|seconds| format!("compiled in {}", units::time(seconds)));
+    let cached = made.cached_s.map(|seconds| format!("from the cache in {}", units::time(seconds)));
+    let ways: Vec<String> = compiled.into_iter().chain(cached).collect();
+    (!ways.is_empty()).then(|| format!("kernels {}, before the first epoch", ways.join("; ")))
 }
 
 /// The largest relative error against the oracle; `–` if it was not checked.

@@ -218,6 +218,21 @@ fn a_table_says_when_a_warm_up_pays_off() {
 }
 
 #[test]
+fn how_long_kernels_took_to_make_is_below_every_table_and_on_the_page() {
+    let mut results = Sample { gpu: true, ..small() }.results();
+    let note = "fused: kernels compiled in 3.20 s; from the cache in 11.0 ms, before the first epoch";
+    let page = fs::read_to_string(plotted(&results).path().join("index.html")).unwrap();
+    let tables = 2 * results.config.batch_sizes.len() * results.config.workloads.len();
+    for text in [table(&results), markdown(&results), page] {
+        assert_eq!(text.matches(note).count(), tables, "{text}");
+        assert_eq!(text.matches("kernels compiled").count(), tables, "{text}");
+    }
+    results.cells.iter_mut().filter_map(|cell| cell.kernels.as_mut()).for_each(|kernels| kernels.cached_s = None);
+    assert!(table(&results).contains("fused: kernels compiled in 3.20 s, before the first epoch"));
+    assert!(!table(&small().results()).contains("kernels compiled"));
+}
+
+#[test]
 fn the_share_of_the_peak_is_in_tables_and_plot_and_the_peak_in_caption_and_page() {
     let results = small().results();
     let dir = plotted(&results);

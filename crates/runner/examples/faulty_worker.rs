@@ -267,9 +267,9 @@ impl<'a> Faulty<'a> {
         replies.take(1 << 20).read_line(&mut answer).unwrap();
         match serde_json::from_str(&answer).unwrap() {
             Reply::Hello { version, .. } => Reply::Hello { version, name: self.name.into(), variants: vec![] },
-            Reply::Loaded { load_s, data_sha256, description } => {
+            Reply::Loaded { load_s, data_sha256, description, kernels } => {
                 let description = Description { name: self.name.into(), ..description };
-                Reply::Loaded { load_s, data_sha256, description }
+                Reply::Loaded { load_s, data_sha256, description, kernels }
             }
             reply => reply,
         }
@@ -289,7 +289,7 @@ fn made_up(request: &Request, name: &str) -> Reply {
                 threads: settings.threads,
                 rng: "none".into(),
             };
-            Reply::Loaded { load_s: 0.0, data_sha256: String::new(), description }
+            Reply::Loaded { load_s: 0.0, data_sha256: String::new(), description, kernels: None }
         }
         Request::Set { .. } => Reply::Set {},
         Request::Step { .. } => Reply::Stepped { step_s: 0.001, non_finite_examples: 0 },

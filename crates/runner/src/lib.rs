@@ -13,6 +13,7 @@ pub mod measure;
 pub mod out;
 pub mod prepare;
 pub mod registry;
+pub mod session;
 pub mod setup;
 pub mod verify;
 pub mod worker;

@@ -145,6 +145,18 @@ fn two_processes_with_the_same_noise_agree_to_the_bit_or_the_status_is_1() {
 }
 
 #[test]
+fn a_worker_that_was_not_given_the_data_agrees_with_nobody() {
+    let place = Place::new("./worker");
+    let (faulty, good) = (example("faulty_worker"), example("oracle_worker"));
+    place.script("worker", &format!("exec {} other-data load oracle {} repeat", faulty.display(), good.display()));
+    let output = place.runner(&["repeat", "--workers", ".", "--strategies", "oracle", "--batch-sizes", "8"]);
+    let (said, errors) = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}{errors}");
+    assert!(said.contains("failed: other data set than all contenders were sent"), "{said}{errors}");
+    assert!(said.ends_with("0 the same, 0 different, 0 unavailable, 4 broken\n"), "{said}{errors}");
+}
+
+#[test]
 fn a_bundle_that_is_unpacked_elsewhere_measures_without_cargo() {
     let place = Place::new("{workers}/oracle_worker");
     // What a real cargo says of what it built; building for real is left to ci/bundle.

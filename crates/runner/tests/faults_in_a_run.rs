@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use dpsgd_core::Kernels;
 use dpsgd_protocol::results::{Cell, Results, Status};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -169,6 +170,16 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
             }
         }
     }
+    // Every row has a cache of its own, which its first process fills.
+    let (compiled, cached) = (Some(2.5), Some(0.25));
+    for row in rows.iter().filter(|row| row.status == Status::Ok) {
+        let kernels: Vec<Option<Kernels>> = row.processes.iter().map(|process| process.kernels).collect();
+        let of = |compile_s, cached_s| Some(Kernels { compile_s, cached_s });
+        assert_eq!(kernels, [of(compiled, None), of(None, cached)], "{}", row.strategy);
+        assert_eq!(row.kernels, of(compiled, cached));
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("  good: kernels compiled in 2.50 s; from the cache in 250 ms"), "{said}");
     // 4: a contender was disqualified.
     assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,5 +1,6 @@
 //! Compiled kernels on disk, so that only the first run of a model on an architecture compiles.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 /// A folder of compiled programs, each under a name that says what it was compiled from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     folder: PathBuf,
 }
@@ -18,14 +19,19 @@ impl Cache {
         Cache { folder: folder.into() }
     }
 
-    /// In `DPSGD_FUSED_CACHE` if that is set, or the user's folder for caches. `None` where there is neither, or the
-    /// variable is empty: then nothing is stored.
-    pub fn of_user() -> Option<Self> {
-        if let Some(folder) = std::env::var_os("DPSGD_FUSED_CACHE") {
+    /// The first there is of: `DPSGD_KERNEL_CACHE`, which a runner sets where loads are timed; `DPSGD_FUSED_CACHE`; the
+    /// user's folder for caches. `None` where there is none of them, or the variable is empty: then nothing is stored.
+    pub fn of_environment() -> Option<Self> {
+        Cache::of(|name| std::env::var_os(name))
+    }
+
+    /// The same by variables that `variable` gives.
+    pub fn of(variable: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        if let Some(folder) = ["DPSGD_KERNEL_CACHE", "DPSGD_FUSED_CACHE"].into_iter().find_map(&variable) {
             return (!folder.is_empty()).then(|| Cache::at(folder));
         }
-        let caches = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        let caches = caches.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+        let caches = variable("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let caches = caches.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")))?;
         Some(Cache::at(caches.join("dpsgd-fused")))
     }
 

@@ -1,6 +1,8 @@
 //! What the strategy needs of a device. A CUDA device is one implementation; the tests have another, which runs the same
 //! kernels on the processor.
 
+use dpsgd_core::Kernels;
+
 use super::arguments::Step;
 
 /// A device that memory can be had of and kernels can be started on, one after another in the order of the calls.
@@ -31,6 +33,11 @@ pub trait Device {
 
     /// Where the kernels came from and how long that took, in words, once they are built.
     fn origin(&self) -> String;
+
+    /// The same in figures; `None` where it means nothing.
+    fn kernels(&self) -> Option<Kernels> {
+        None
+    }
 
     /// Versions of what runs and compiles the kernels.
     fn versions(&self) -> Vec<(String, String)>;

@@ -7,6 +7,7 @@ use cudarc::driver::{
     CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
 };
 use cudarc::nvrtc::Ptx;
+use dpsgd_core::Kernels;
 
 use super::arguments::Step;
 use super::cache::Cache;
@@ -27,6 +28,8 @@ pub struct Hardware {
     cache: Option<Cache>,
     /// Where the kernels came from, in words.
     origin: String,
+    /// How long it took to have them.
+    took: Kernels,
 }
 
 /// An error of the driver, as the strategy reports it.
@@ -63,6 +66,7 @@ impl Hardware {
             compiler,
             cache,
             origin: String::new(),
+            took: Kernels::default(),
         })
     }
 
@@ -71,32 +75,22 @@ impl Hardware {
         self.context.attribute(attribute).map_or(0, |value| value.max(0) as usize)
     }
 
-    /// Machine code for this device, from the cache or compiled. Gives whether it was compiled now.
-    fn code(&self, source: &str, use_cache: bool) -> Result<(Vec<u8>, bool), DeviceError> {
-        let (major, minor) = self.context.compute_capability().map_err(failed("compute capability"))?;
-        let architecture = format!("sm_{major}{minor}");
-        let key = Cache::key(source, &options(&architecture), &self.compiler);
-        if let (true, Some(cubin)) = (use_cache, self.cache.as_ref().and_then(|cache| cache.get(&key))) {
-            return Ok((cubin, false));
-        }
-        let compiled = compile(source, &architecture)?;
-        if let Some(cache) = &self.cache {
-            // A cache that can't be written costs time at the next start, and nothing else.
-            let _ = cache.put(&key, &compiled.cubin);
-        }
-        Ok((compiled.cubin, true))
+    /// Loads the kernels that the cache has under this name; whether it could.
+    fn load_cached(&mut self, key: &str, kernels: &[String]) -> bool {
+        let cubin = self.cache.as_ref().and_then(|cache| cache.get(key));
+        cubin.is_some_and(|cubin| self.load(cubin, kernels).is_ok())
     }
 
     fn load(&mut self, cubin: Vec<u8>, kernels: &[String]) -> Result<(), DeviceError> {
         let module = self.context.load_module(Ptx::from_binary(cubin)).map_err(failed("load the kernels"))?;
         let most = self.limits().shared_bytes as i32;
-        self.kernels.clear();
-        for name in kernels {
+        let load = |name: &String| {
             let kernel = module.load_function(name).map_err(failed(name))?;
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             kernel.set_attribute(attribute, most).map_err(failed(name))?;
-            self.kernels.push(kernel);
-        }
+            Ok(kernel)
+        };
+        self.kernels = kernels.iter().map(load).collect::<Result<_, _>>()?;
         Ok(())
     }
 }
@@ -116,18 +110,27 @@ impl Device for Hardware {
 
     fn build(&mut self, source: &str, kernels: &[String]) -> Result<(), DeviceError> {
         let start = Instant::now();
-        let (cubin, mut is_new) = self.code(source, true)?;
-        if let Err(error) = self.load(cubin, kernels) {
-            if is_new {
-                return Err(error);
-            }
-            // What the cache held can't be loaded: compile after all.
-            is_new = true;
-            let (cubin, _) = self.code(source, false)?;
-            self.load(cubin, kernels)?;
+        let (major, minor) = self.context.compute_capability().map_err(failed("compute capability"))?;
+        let architecture = format!("sm_{major}{minor}");
+        let key = Cache::key(source, &options(&architecture), &self.compiler);
+        if self.load_cached(&key, kernels) {
+            let seconds = start.elapsed().as_secs_f64();
+            self.origin = format!("read from the cache and loaded in {seconds:.3} s");
+            self.took = Kernels { compile_s: None, cached_s: Some(seconds) };
+            return Ok(());
         }
-        let origin = if is_new { format!("compiled by NVRTC {}", self.compiler) } else { "read from the cache".into() };
-        self.origin = format!("{origin} and loaded in {:.3} s", start.elapsed().as_secs_f64());
+        let compiled = compile(source, &architecture)?;
+        // A cache that can't be written costs time at the next start, and nothing else.
+        let stored = |cache: &Cache| cache.put(&key, &compiled.cubin).is_ok();
+        self.load(compiled.cubin.clone(), kernels)?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.origin = format!("compiled by NVRTC {} and loaded in {seconds:.3} s", self.compiler);
+        self.took = Kernels { compile_s: Some(seconds), cached_s: None };
+        if self.cache.as_ref().is_some_and(stored) {
+            // As the next process will, so that both times are known of a row that has one process.
+            let again = Instant::now();
+            self.took.cached_s = self.load_cached(&key, kernels).then(|| again.elapsed().as_secs_f64());
+        }
         Ok(())
     }
 
@@ -174,6 +177,10 @@ impl Device for Hardware {
 
     fn origin(&self) -> String {
         self.origin.clone()
+    }
+
+    fn kernels(&self) -> Option<Kernels> {
+        Some(self.took)
     }
 
     fn name(&self) -> String {

@@ -85,6 +85,21 @@ fn an_error_of_the_compiler_says_where() {
 }
 
 #[test]
+fn a_runner_that_times_loads_says_where_the_cache_is_then_the_user_does() {
+    let of = |set: &[(&str, &str)]| {
+        let find = |name: &str| set.iter().find(|(found, _)| *found == name).map(|(_, value)| (*value).into());
+        Cache::of(find)
+    };
+    let user = [("DPSGD_FUSED_CACHE", "/own"), ("XDG_CACHE_HOME", "/caches"), ("HOME", "/home")];
+    assert_eq!(of(&[&[("DPSGD_KERNEL_CACHE", "/row")], &user[..]].concat()), Some(Cache::at("/row")));
+    assert_eq!(of(&user), Some(Cache::at("/own")));
+    assert_eq!(of(&user[1..]), Some(Cache::at("/caches/dpsgd-fused")));
+    assert_eq!(of(&user[2..]), Some(Cache::at("/home/.cache/dpsgd-fused")));
+    assert_eq!(of(&[]), None);
+    assert_eq!(of(&[("DPSGD_FUSED_CACHE", ""), user[2]]), None);
+}
+
+#[test]
 fn what_is_cached_is_found_by_what_it_was_made_of() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cache-{}", std::process::id()));
     let cache = Cache::at(&folder);

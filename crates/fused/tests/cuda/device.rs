@@ -2,7 +2,9 @@
 
 use dpsgd_conformance as conformance;
 use dpsgd_conformance::synthetic;
-use dpsgd_core::{BatchRef, Description, Device, DpSgd, Load, Mode, ModelSpec, Params, Strategy, StrategyError};
+use dpsgd_core::{
+    BatchRef, Description, Device, DpSgd, Kernels, Load, Mode, ModelSpec, Params, Strategy, StrategyError,
+};
 use dpsgd_fused::Fused;
 
 /// `fused` on the first device, whatever the job says.
@@ -44,6 +46,10 @@ impl Strategy for OnDevice {
     fn non_finite_examples(&mut self) -> Result<u64, StrategyError> {
         self.0.non_finite_examples()
     }
+
+    fn kernels(&self) -> Option<Kernels> {
+        self.0.kernels()
+    }
 }
 
 fn model(name: &str) -> ModelSpec {
@@ -73,6 +79,18 @@ fn a_missing_device_is_unsupported() {
     {
         assert!(reason.contains("no CUDA device") || reason.contains("NVRTC"), "{reason}");
     }
+}
+
+#[test]
+fn a_load_says_how_long_its_kernels_took_and_on_a_processor_that_there_are_none() {
+    let job = |method| synthetic::job(&model("ffnn"), 8, Mode::Private, method);
+    assert_eq!(Fused::load(job(None)).expect("loads").kernels(), None);
+    if !is_available() {
+        return;
+    }
+    let found = OnDevice::load(job(None)).expect("loads").kernels().expect("there are kernels");
+    let seconds: Vec<f64> = found.compile_s.into_iter().chain(found.cached_s).collect();
+    assert!(!seconds.is_empty() && seconds.iter().all(|seconds| *seconds > 0.0), "{found:?}");
 }
 
 #[test]

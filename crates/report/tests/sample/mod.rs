@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dpsgd_core::{Description, Mode};
+use dpsgd_core::{Description, Kernels, Mode};
 use dpsgd_protocol::results::{
     Calibration, Cell, DataKind, Environment, GpuUse, GpuWindow, ProcessRun, Results, RunConfig, SCHEMA_VERSION,
     Status, Timeline, Verification,
@@ -170,6 +170,7 @@ impl Sample {
         let of = |figure: &dyn Fn(&ProcessRun) -> Option<f64>| {
             stats::median(&processes.iter().filter_map(figure).collect::<Vec<_>>())
         };
+        let kernels = Kernels { compile_s: of(&|p| p.kernels?.compile_s), cached_s: of(&|p| p.kernels?.cached_s) };
         Cell {
             workload: workload.into(),
             data,
@@ -192,6 +193,7 @@ impl Sample {
             warm_up_s: of(&|p| stats::warm_up(&p.epochs_s)),
             first_step_s: of(&|p| Some(p.first_step_s)),
             first_epoch_s: of(&|p| p.epochs_s.first().copied()),
+            kernels: Some(kernels).filter(|kernels| *kernels != Kernels::default()),
             median_epoch_s,
             median_ci95_s: stats::bootstrap_median_ci95(&per_process, 1),
             mean_epoch_s: stats::mean(&epochs),
@@ -256,6 +258,10 @@ impl Sample {
             round,
             start_s: 0.8,
             load_s: 0.3,
+            kernels: (self.gpu && contender.name.starts_with("fused")).then_some(match round {
+                0 => Kernels { compile_s: Some(3.2), cached_s: None },
+                _ => Kernels { compile_s: None, cached_s: Some(0.011) },
+            }),
             first_step_s: contender.warm_up_s + own / 64.0,
             epochs_s,
             peak_rss_bytes: Some(peak as u64),

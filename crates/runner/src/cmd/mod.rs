@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod doctor;
 pub mod list;
+mod means;
 mod plans;
 pub mod plot;
 pub mod repeat;

@@ -3,19 +3,16 @@
 use std::path::Path;
 
 use dpsgd_core::{Mode, Params, Settings};
-use dpsgd_protocol::messages::{Reply, Request};
-use dpsgd_protocol::results::Status;
 
 use super::Outcome;
-use crate::cli::{EXIT_DIFFERS, EXIT_ERROR, EXIT_OK, RepeatArgs, RunArgs};
-use crate::config::{Config, Workload, read_registry};
-use crate::measure::bench::{Bench, device_missing, log_file};
-use crate::measure::start_worker;
-use crate::prepare::{self, DATASET_FILE, DataJob, PARAMS_FILE};
+use super::means::{Means, Tally};
+use crate::cli::{EXIT_DIFFERS, RepeatArgs, RunArgs};
+use crate::config::{Config, Workload};
+use crate::measure::bench::{Bench, log_file};
+use crate::prepare::{DATASET_FILE, PARAMS_FILE, PreparedData};
 use crate::registry::Contender;
-use crate::setup::{Host, Toolbox};
-use crate::verify::{check_description, unexpected};
-use crate::worker::{Guard, WorkerError};
+use crate::session;
+use crate::worker::WorkerError;
 
 /// Examples of an epoch unless more or fewer are asked for.
 const EXAMPLES: usize = 512;
@@ -23,28 +20,18 @@ const EXAMPLES: usize = 512;
 /// Carries out `runner repeat`; status 1 if the two processes differ, 2 if a contender could not be run for another reason
 /// than being unavailable, or if none was.
 pub fn run(args: &RepeatArgs) -> Outcome {
-    let registry = read_registry(args.places.registry.as_deref())?;
     let asked = RunArgs {
         selection: args.selection.clone(),
         batch_sizes: args.batch_sizes.clone(),
         examples: Some(args.examples.unwrap_or(EXAMPLES)),
         ..RunArgs::default()
     };
-    let config = Config::of_run_or_everything(&asked, &registry)?;
-    let host = Host::of(&args.places)?;
-    if let Some(reason) = device_missing(&config) {
-        return Err(reason.into());
-    }
-    let toolbox = Toolbox::prepare(&host, &config.entries(&registry));
-    let guard = Guard::start()?;
-    let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard, device_missing: None };
-    let scratch = tempfile::tempdir()?;
-    std::fs::create_dir(scratch.path().join("logs"))?;
-    let (mut same, mut different, mut unavailable, mut broken) = (0, 0, 0, 0);
+    let means = Means::prepare(&args.places, |registry| Config::of_run_or_everything(&asked, registry))?;
+    let (bench, config) = (means.bench(), &means.config);
+    let mut tally = Tally::default();
     for workload in &config.workloads {
-        let folder = scratch.path().join(&workload.name);
-        std::fs::create_dir(&folder)?;
-        let prepared = prepare::data(data_job(&config, workload, &folder))?;
+        let folder = means.folder(workload)?;
+        let prepared = bench.data(workload, 1, &folder)?;
         let initial = Params::load(&folder.join(PARAMS_FILE), &workload.model)?;
         for contender in &config.contenders {
             for (mode, batch_size) in bench
@@ -52,52 +39,29 @@ pub fn run(args: &RepeatArgs) -> Outcome {
                 .into_iter()
                 .flat_map(|mode| config.batch_sizes.iter().map(move |size| (mode, *size)))
             {
-                let schedule = &prepared.schedules[&batch_size][0].path;
-                let cell = Cell { bench: &bench, workload, contender, mode, batch_size, folder: &folder, schedule };
-                let pair =
-                    cell.after_an_epoch(scratch.path()).and_then(|a| Ok((a, cell.after_an_epoch(scratch.path())?)));
-                let line = match pair {
+                let prepared = &prepared;
+                let cell = Cell { bench: &bench, workload, contender, mode, batch_size, folder: &folder, prepared };
+                let after = || cell.after_an_epoch(means.scratch());
+                let line = match after().and_then(|first| Ok((first, after()?))) {
                     Ok((first, second)) => match difference(&initial, &first, &second) {
                         None => {
-                            same += 1;
+                            tally.good += 1;
                             format!("the same bits in two processes, {} parameters", initial.len())
                         }
                         Some(difference) => {
-                            different += 1;
+                            tally.bad += 1;
                             difference
                         }
                     },
-                    Err(error) if error.interrupted => return Err(error.reason.into()),
-                    Err(error) => {
-                        *if error.status == Status::Unavailable { &mut unavailable } else { &mut broken } += 1;
-                        format!("{}: {}", error.status.name(), error.reason)
-                    }
+                    Err(error) => tally.fail(error)?,
                 };
                 println!("{:16} {batch_size:4} {:11} {:20} {line}", workload.name, mode.name(), contender.name());
             }
         }
         std::fs::remove_dir_all(&folder)?;
     }
-    println!("{same} the same, {different} different, {unavailable} unavailable, {broken} broken");
-    Ok(match (same, different, broken) {
-        (_, 1.., _) => EXIT_DIFFERS,
-        (1.., 0, 0) => EXIT_OK,
-        _ => EXIT_ERROR,
-    })
-}
-
-fn data_job(config: &Config, workload: &Workload, out: &Path) -> DataJob {
-    DataJob {
-        model: workload.model.clone(),
-        dataset: workload.dataset.clone(),
-        data_dir: config.data.clone(),
-        examples: config.examples,
-        order: config.order,
-        batch_sizes: config.batch_sizes.clone(),
-        epochs: 1,
-        seed: config.seed,
-        out: out.to_path_buf(),
-    }
+    println!("{}", tally.line("the same", "different"));
+    Ok(tally.exit_status(EXIT_DIFFERS))
 }
 
 /// One contender in one mode and batch size.
@@ -109,36 +73,31 @@ struct Cell<'a> {
     batch_size: usize,
     /// Data and initial parameters.
     folder: &'a Path,
-    /// The batches.
-    schedule: &'a Path,
+    prepared: &'a PreparedData,
 }
 
 impl Cell<'_> {
     /// The parameters after an epoch in a fresh process whose noise is seeded.
     fn after_an_epoch(&self, scratch: &Path) -> Result<Params, WorkerError> {
-        let Cell { bench, workload, contender, .. } = self;
-        let log = log_file(&[&workload.name, &self.batch_size.to_string(), self.mode.name(), &contender.name()]);
+        let Cell { bench, workload, contender, prepared, batch_size, .. } = self;
+        let log = log_file(&[&workload.name, &batch_size.to_string(), self.mode.name(), &contender.name()]);
         let launch = bench.launch(contender, scratch.join(log))?;
         let timeout = bench.config.timeout;
-        let mut worker = start_worker(&contender.strategy, &launch, bench.guard, timeout)?;
-        let settings = Settings { noise_seed: Some(bench.config.seed), ..bench.settings(contender) };
-        let load = Request::Load {
-            model: workload.model.clone(),
-            params: self.folder.join(PARAMS_FILE),
-            dataset: self.folder.join(DATASET_FILE),
-            dp: bench.config.dp(self.mode, self.batch_size),
-            settings: settings.clone(),
+        let mut worker = session::start(&contender.strategy, &launch, bench.guard, timeout)?;
+        let job = session::Job {
+            model: &workload.model,
+            params: &self.folder.join(PARAMS_FILE),
+            dataset: &self.folder.join(DATASET_FILE),
+            data_sha256: &prepared.data_sha256,
+            dp: bench.config.dp(self.mode, *batch_size),
+            settings: &Settings { noise_seed: Some(bench.config.seed), ..bench.settings(contender) },
         };
-        match worker.request(&load, timeout)? {
-            Reply::Loaded { description, .. } => check_description(&settings, &description)?,
-            other => return Err(unexpected(&load, &other)),
-        }
-        worker.request(&Request::Epoch { schedule: self.schedule.to_path_buf() }, timeout)?;
+        session::load(&mut worker, &job, timeout)?;
+        session::epoch(&mut worker, &prepared.schedules[batch_size][0], prepared.work(*batch_size), timeout)?;
         let file = self.folder.join("after.safetensors");
-        worker.request(&Request::Params { path: file.clone() }, timeout)?;
-        let params = Params::load(&file, &workload.model);
+        let params = session::params(&mut worker, &workload.model, &file, timeout)?;
         worker.finish(timeout)?;
-        params.map_err(|error| WorkerError::new(Status::Failed, error.to_string()))
+        Ok(params)
     }
 }
 

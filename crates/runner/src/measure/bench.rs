@@ -7,12 +7,12 @@ use std::sync::mpsc::channel;
 use dpsgd_core::{Device, Mode, Settings};
 use dpsgd_protocol::results::Status;
 
-use super::process;
 use crate::config::{Config, Workload};
-use crate::prepare::Reference;
+use crate::prepare::{self, DataJob, PrepareError, PreparedData, Reference};
 use crate::registry::{Contender, Entry, Registry};
+use crate::session::{self, failed};
 use crate::setup::Toolbox;
-use crate::verify::{Expectations, Gate, Verdict, harness_error};
+use crate::verify::{Expectations, Gate, Verdict};
 use crate::worker::{Guard, Launch, WorkerError, usable_cpus};
 
 /// Above this, per-example gradients of a large model may not fit into memory, and a row for a smaller batch would be
@@ -81,6 +81,22 @@ impl Bench<'_> {
         }
     }
 
+    /// Prepares the files of `workload` for so many epochs, in the folder `out`, which must exist.
+    pub fn data(&self, workload: &Workload, epochs: usize, out: &Path) -> Result<PreparedData, PrepareError> {
+        let config = self.config;
+        prepare::data(DataJob {
+            model: workload.model.clone(),
+            dataset: workload.dataset.clone(),
+            data_dir: config.data.clone(),
+            examples: config.examples,
+            order: config.order,
+            batch_sizes: config.batch_sizes.clone(),
+            epochs,
+            seed: config.seed,
+            out: out.to_path_buf(),
+        })
+    }
+
     /// The largest batch that the gate checks.
     pub fn widest(&self) -> usize {
         self.config.batch_sizes.iter().copied().max().unwrap_or(1).min(WIDEST_CHECKED)
@@ -141,7 +157,7 @@ impl Bench<'_> {
         log: PathBuf,
     ) -> Result<Verdict, WorkerError> {
         // For this gate alone: others may be at work beside it.
-        let folder = tempfile::tempdir_in(folder).map_err(harness_error)?;
+        let folder = tempfile::tempdir_in(folder).map_err(failed)?;
         let launch = self.launch(contender, log)?;
         let entry = self.entry(contender);
         let expectations = Expectations {
@@ -150,7 +166,7 @@ impl Bench<'_> {
             non_finite: entry.non_finite,
         };
         let timeout = self.config.timeout;
-        let mut worker = process::start(&contender.strategy, &launch, self.guard, timeout)?;
+        let mut worker = session::start(&contender.strategy, &launch, self.guard, timeout)?;
         let settings = self.settings(contender);
         let mut gate =
             Gate::new(&mut worker, &workload.model, reference, settings, expectations, folder.path(), timeout)?;

@@ -13,9 +13,8 @@ use dpsgd_protocol::results::{self, GpuUse, Timeline};
 use dpsgd_protocol::schedule::Schedule;
 use dpsgd_stats as stats;
 
-use super::process::failed;
 use crate::prepare::ScheduleFile;
-use crate::verify::unexpected;
+use crate::session::{failed, unexpected};
 use crate::worker::{Worker, WorkerError};
 
 /// How long the window is to be: one second to settle, and some readings after it.
@@ -49,14 +48,14 @@ pub fn meter(
     let (Some(last), Some(_)) = (schedules.last(), sampler.so_far().gpu) else { return Ok(None) };
     let warm = if epochs_s.len() > 1 { &epochs_s[1..] } else { epochs_s };
     let Some(epoch_s) = stats::median(warm) else { return Ok(None) };
-    let once = Schedule::load(&last.path).map_err(|error| failed(&error.to_string()))?;
+    let once = Schedule::load(&last.path).map_err(failed)?;
     let epochs = repetitions(epoch_s, once.indices.len());
     if epochs as f64 * epoch_s * 2.0 > limit.as_secs_f64() {
         return Ok(None);
     }
     let file = repeated_file(&last.path);
     let repeated = Schedule { indices: once.indices.repeat(epochs), mask: once.mask.repeat(epochs), ..once };
-    repeated.save(&file).map_err(|error| failed(&error.to_string()))?;
+    repeated.save(&file).map_err(failed)?;
     let request = Request::Epoch { schedule: file.clone() };
     sampler.mark_gpu();
     let answer = worker.request(&request, limit);

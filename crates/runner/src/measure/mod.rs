@@ -18,17 +18,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use dpsgd_core::{Description, Device, Mode};
+use dpsgd_protocol::KERNEL_CACHE;
 use dpsgd_protocol::results::{Cell, DataKind, Environment, ProcessRun, Results, ResultsError, Timeline, Verification};
 
 use crate::calibrate::{CalibrationError, calibrate};
 use crate::config::Workload;
-use crate::prepare::{self, DATASET_FILE, DataJob, PARAMS_FILE, PrepareError, PreparedData};
+use crate::prepare::{self, DATASET_FILE, PARAMS_FILE, PrepareError, PreparedData};
 use crate::registry::Contender;
+use crate::session::{self, failed};
 use crate::verify::Verdict;
 use crate::worker::WorkerError;
 use bench::{Bench, log_file};
 use plan::PlannedCell;
-pub use process::start as start_worker;
 use progress::Progress;
 use rows::{ResumeError, Rows};
 
@@ -145,18 +146,8 @@ impl<'a> Run<'a> {
             }
             let out = self.workload_folder(workload);
             create(&out)?;
-            let job = DataJob {
-                model: workload.model.clone(),
-                dataset: workload.dataset.clone(),
-                data_dir: config.data.clone(),
-                examples: config.examples,
-                order: config.order,
-                batch_sizes: config.batch_sizes.clone(),
-                epochs: config.epochs,
-                seed: config.seed,
-                out,
-            };
-            let prepared = prepare::data(job).map_err(|error| RunError::prepare(workload, error))?;
+            let prepared = self.bench.data(workload, config.epochs, &out);
+            let prepared = prepared.map_err(|error| RunError::prepare(workload, error))?;
             let kind = if prepared.real { "real" } else { "synthetic" };
             eprintln!("{}: {} examples, {kind}: {}", workload.name, prepared.examples, prepared.source);
             prepared.warnings.iter().for_each(|warning| eprintln!("{}: warning: {warning}", workload.name));
@@ -305,20 +296,23 @@ impl<'a> Run<'a> {
         progress: &mut Progress,
     ) -> Result<(ProcessRun, Timeline), WorkerError> {
         let config = self.bench.config;
-        let launch = self.bench.launch(cell.contender, self.folder.join(log))?;
+        let mut launch = self.bench.launch(cell.contender, self.folder.join(log))?;
         let folder = self.workload_folder(cell.workload);
+        let cache = folder.join("kernels").join(log.file_stem().unwrap_or_default());
+        launch.env.extend(cold_caches(&cache, round == 0).map_err(failed)?);
         let prepared = &self.prepared[cell.workload.name.as_str()];
         let job = process::Job {
             strategy: &cell.contender.strategy,
-            model: &cell.workload.model,
-            params: folder.join(PARAMS_FILE),
-            dataset: folder.join(DATASET_FILE),
-            data_sha256: &prepared.data_sha256,
-            dp: config.dp(cell.mode, cell.batch_size),
-            settings: self.bench.settings(cell.contender),
+            load: session::Job {
+                model: &cell.workload.model,
+                params: &folder.join(PARAMS_FILE),
+                dataset: &folder.join(DATASET_FILE),
+                data_sha256: &prepared.data_sha256,
+                dp: config.dp(cell.mode, cell.batch_size),
+                settings: &self.bench.settings(cell.contender),
+            },
             schedules: &prepared.schedules[&cell.batch_size],
-            steps: (prepared.examples / cell.batch_size) as u64,
-            batch_size: cell.batch_size,
+            work: prepared.work(cell.batch_size),
             round,
             timeout: config.timeout,
             limit: config.row_limit.map(|limit| limit / config.processes as u32),
@@ -355,13 +349,24 @@ impl<'a> Run<'a> {
     fn row(&mut self, cell: &PlannedCell<'a>) -> &mut Cell {
         let prepared = &self.prepared[cell.workload.name.as_str()];
         let data = if prepared.real { DataKind::Real } else { DataKind::Synthetic };
-        let examples_per_epoch = prepared.examples / cell.batch_size * cell.batch_size;
-        self.rows.row(cell, data, examples_per_epoch)
+        let (_, examples_per_epoch) = prepared.work(cell.batch_size);
+        self.rows.row(cell, data, examples_per_epoch as usize)
     }
 
     fn interrupted(&self) -> RunError {
         RunError::Interrupted(self.folder.clone())
     }
+}
+
+/// The variables by which a timed process has the row's own cache of machine code and no other: `cache`, which is empty
+/// for the row's first process. CUDA has a cache of its own, which the gate or an earlier run may have filled.
+fn cold_caches(cache: &Path, is_first: bool) -> std::io::Result<[(String, String); 2]> {
+    // A run that was killed may have left one.
+    if is_first && cache.exists() {
+        std::fs::remove_dir_all(cache)?;
+    }
+    std::fs::create_dir_all(cache)?;
+    Ok([(KERNEL_CACHE.into(), cache.display().to_string()), ("CUDA_CACHE_DISABLE".into(), "1".into())])
 }
 
 fn create(folder: &Path) -> Result<(), RunError> {

@@ -1,17 +1,15 @@
 //! One fresh process of one cell, from spawn to its last epoch.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use dpsgd_core::{Device, DpSgd, ModelSpec, Settings};
+use dpsgd_core::Device;
 use dpsgd_meter::{GpuMeter, Sampler};
-use dpsgd_protocol::messages::{Reply, Request};
 use dpsgd_protocol::results::{ProcessRun, Status, Timeline};
 
 use super::metered;
 use crate::prepare::ScheduleFile;
-use crate::verify::{check_description, check_received, unexpected};
-use crate::worker::{Guard, Launch, Worker, WorkerError};
+use crate::session::{self, failed};
+use crate::worker::{Guard, Launch, WorkerError};
 
 /// How often memory and the GPU are looked at while epochs run.
 const SAMPLING_INTERVAL: Duration = Duration::from_millis(200);
@@ -23,41 +21,18 @@ const OVERHEAD_S: f64 = 0.5;
 pub struct Job<'a> {
     /// Strategy name, which the worker must answer to `hello`.
     pub strategy: &'a str,
-    /// The model.
-    pub model: &'a ModelSpec,
-    /// Initial parameters.
-    pub params: PathBuf,
-    /// The data set.
-    pub dataset: PathBuf,
-    /// Its checksum.
-    pub data_sha256: &'a str,
-    /// Hyperparameters.
-    pub dp: DpSgd,
-    /// Where and how.
-    pub settings: Settings,
+    /// What to load.
+    pub load: session::Job<'a>,
     /// One schedule per epoch.
     pub schedules: &'a [ScheduleFile],
-    /// Batches in each schedule.
-    pub steps: u64,
-    /// Examples in each batch.
-    pub batch_size: usize,
+    /// Steps of each schedule, and examples of all of them.
+    pub work: (u64, u64),
     /// The round it belongs to.
     pub round: usize,
     /// How long one request may take.
     pub timeout: Duration,
     /// How long the process may take; at least one epoch must be whole by then.
     pub limit: Option<Duration>,
-}
-
-/// Starts a worker and checks that it is the one asked for.
-pub fn start(strategy: &str, launch: &Launch, guard: &Guard, timeout: Duration) -> Result<Worker, WorkerError> {
-    let worker = Worker::start(launch, guard, timeout)?;
-    let name = &worker.hello().name;
-    if name != strategy {
-        let program = launch.program.display();
-        return Err(failed(&format!("{program} calls itself `{name}`, the registry calls it `{strategy}`")));
-    }
-    Ok(worker)
 }
 
 /// Measures one process. `epoch_done` is called after every epoch.
@@ -67,35 +42,22 @@ pub fn measure(
     guard: &Guard,
     mut epoch_done: impl FnMut(),
 ) -> Result<(ProcessRun, Timeline), WorkerError> {
-    let gpu = match job.settings.device {
+    let gpu = match job.load.settings.device {
         Device::Cuda(ordinal) => GpuMeter::of_cuda_device(ordinal),
         Device::Cpu => None,
     };
     let started = Instant::now();
-    let mut worker = start(job.strategy, launch, guard, job.timeout)?;
+    let mut worker = session::start(job.strategy, launch, guard, job.timeout)?;
     let mut sampler = Sampler::start_with_gpu(worker.pid(), SAMPLING_INTERVAL, gpu);
     let greeted = Instant::now();
-    let load = Request::Load {
-        model: job.model.clone(),
-        params: job.params.clone(),
-        dataset: job.dataset.clone(),
-        dp: job.dp,
-        settings: job.settings.clone(),
-    };
-    let load_s = match worker.request(&load, job.timeout)? {
-        Reply::Loaded { load_s, data_sha256, description } => {
-            check_description(&job.settings, &description)?;
-            check_received("data set", job.data_sha256, &data_sha256)?;
-            load_s
-        }
-        other => return Err(unexpected(&load, &other)),
-    };
+    let loaded = session::load(&mut worker, &job.load, job.timeout)?;
     let loaded_at_s = greeted.elapsed().as_secs_f64();
     sampler.mark();
     let mut run = ProcessRun {
         round: job.round,
         start_s: worker.start_s(),
-        load_s,
+        load_s: loaded.load_s,
+        kernels: loaded.kernels,
         first_step_s: 0.0,
         epochs_s: Vec::with_capacity(job.schedules.len()),
         peak_rss_bytes: None,
@@ -108,10 +70,10 @@ pub fn measure(
         capped: false,
     };
     for schedule in job.schedules {
-        let request = Request::Epoch { schedule: schedule.path.clone() };
         let left = job.limit.map(|limit| limit.saturating_sub(started.elapsed()));
+        let timeout = left.map_or(job.timeout, |left| left.min(job.timeout));
         let begin = Instant::now();
-        let reply = match worker.request(&request, left.map_or(job.timeout, |left| left.min(job.timeout))) {
+        let epoch = match session::epoch(&mut worker, schedule, job.work, timeout) {
             Err(error) if error.status == Status::Timeout && left.is_some_and(|left| left < job.timeout) => {
                 if run.epochs_s.is_empty() {
                     return Err(out_of_time(job.limit.expect("something is left of it")));
@@ -121,30 +83,23 @@ pub fn measure(
             }
             answered => answered?,
         };
-        match reply {
-            Reply::Epoch { epoch_s, first_step_s, steps, examples, batches_sha256, non_finite_examples } => {
-                job.check_work(steps, examples)?;
-                check_received("batches", &schedule.sha256, &batches_sha256)?;
-                check_clock(epoch_s, begin.elapsed().as_secs_f64())?;
-                match (first_step_s, run.epochs_s.is_empty()) {
-                    (Some(first), true) if first > 0.0 && first <= epoch_s => run.first_step_s = first,
-                    (None, false) => {}
-                    (Some(first), true) => {
-                        return Err(failed(&format!("a first step of {first} s in an epoch of {epoch_s} s")));
-                    }
-                    _ => return Err(failed("first_step_s belongs to the first epoch and no other")),
-                }
-                run.epochs_s.push(epoch_s);
-                run.non_finite_examples = non_finite_examples;
+        check_clock(epoch.epoch_s, begin.elapsed().as_secs_f64())?;
+        match (epoch.first_step_s, run.epochs_s.is_empty()) {
+            (Some(first), true) if first > 0.0 && first <= epoch.epoch_s => run.first_step_s = first,
+            (None, false) => {}
+            (Some(first), true) => {
+                return Err(failed(format!("a first step of {first} s in an epoch of {} s", epoch.epoch_s)));
             }
-            other => return Err(unexpected(&request, &other)),
+            _ => return Err(failed("first_step_s belongs to the first epoch and no other")),
         }
+        run.epochs_s.push(epoch.epoch_s);
+        run.non_finite_examples = epoch.non_finite_examples;
         epoch_done();
     }
     let timed_until_s = greeted.elapsed().as_secs_f64();
     // Before the GPU's window, whose schedule takes memory too.
     let usage = sampler.so_far();
-    run.cpu_utilization = usage.cpu_utilization(job.settings.threads);
+    run.cpu_utilization = usage.cpu_utilization(job.load.settings.threads);
     run.peak_rss_bytes = usage.peak_rss_bytes;
     let mut window = None;
     // Once per row: it takes seconds, and nothing in it is timed.
@@ -159,7 +114,7 @@ pub fn measure(
         run.gpu_utilization = metered.window.utilization;
         run.energy_j = metered.window.energy_j.map(|joules| joules / metered.epochs as f64);
     }
-    let timeline = metered::timeline(&usage.timeline, loaded_at_s, timed_until_s, job.settings.threads);
+    let timeline = metered::timeline(&usage.timeline, loaded_at_s, timed_until_s, job.load.settings.threads);
     if !run.capped {
         // One that was stopped in the middle of an epoch has been ended.
         worker.finish(job.timeout)?;
@@ -174,19 +129,6 @@ fn out_of_time(limit: Duration) -> WorkerError {
     WorkerError::new(Status::Timeout, reason)
 }
 
-impl Job<'_> {
-    /// An epoch counts only if it was a whole one.
-    fn check_work(&self, steps: u64, examples: u64) -> Result<(), WorkerError> {
-        let (asked_steps, asked_examples) = (self.steps, self.steps * self.batch_size as u64);
-        if (steps, examples) == (asked_steps, asked_examples) {
-            return Ok(());
-        }
-        Err(failed(&format!(
-            "an epoch of {steps} steps and {examples} examples: the schedule has {asked_steps} and {asked_examples}"
-        )))
-    }
-}
-
 /// Checks a worker's own clock against ours around the request: its epoch can't be longer, and little else should have
 /// happened in between.
 fn check_clock(epoch_s: f64, wall_s: f64) -> Result<(), WorkerError> {
@@ -194,11 +136,7 @@ fn check_clock(epoch_s: f64, wall_s: f64) -> Result<(), WorkerError> {
     if plausible {
         return Ok(());
     }
-    Err(failed(&format!("its clock says {epoch_s} s for an epoch that took {wall_s:.6} s by the runner's")))
-}
-
-pub(super) fn failed(reason: &str) -> WorkerError {
-    WorkerError::new(Status::Failed, reason)
+    Err(failed(format!("its clock says {epoch_s} s for an epoch that took {wall_s:.6} s by the runner's")))
 }
 
 #[cfg(test)]

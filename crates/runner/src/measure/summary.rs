@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dpsgd_core::Kernels;
 use dpsgd_protocol::results::{Cell, GpuWindow, ProcessRun};
 use dpsgd_stats as stats;
 
@@ -15,6 +16,11 @@ pub fn summarize(cell: &mut Cell, wanted_processes: usize, seed: u64) {
     cell.examples_per_s = cell.median_epoch_s.map(|seconds| cell.examples_per_epoch as f64 / seconds);
     cell.first_step_s = median_of(cell, |process| Some(process.first_step_s));
     cell.first_epoch_s = median_of(cell, |process| process.epochs_s.first().copied());
+    let kernels = Kernels {
+        compile_s: median_of(cell, |process| process.kernels?.compile_s),
+        cached_s: median_of(cell, |process| process.kernels?.cached_s),
+    };
+    cell.kernels = Some(kernels).filter(|kernels| *kernels != Kernels::default());
     cell.warm_up_s = median_of(cell, |process| stats::warm_up(&process.epochs_s));
     cell.peak_rss_bytes = cell.processes.iter().filter_map(|process| process.peak_rss_bytes).max();
     cell.cpu_utilization = median_of(cell, |process| process.cpu_utilization);

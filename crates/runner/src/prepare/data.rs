@@ -51,6 +51,14 @@ pub struct PreparedData {
     pub schedules: BTreeMap<usize, Vec<ScheduleFile>>,
 }
 
+impl PreparedData {
+    /// Steps of an epoch with this batch size, and examples of all of them: what is left over is no batch.
+    pub fn work(&self, batch_size: usize) -> (u64, u64) {
+        let steps = self.examples / batch_size;
+        (steps as u64, (steps * batch_size) as u64)
+    }
+}
+
 pub(super) fn prepare(job: &DataJob) -> Result<PreparedData, PrepareError> {
     let loaded = dpsgd_data::load(&job.dataset, &job.model, job.examples, job.data_dir.as_deref(), job.seed)
         .map_err(PrepareError::new)?;

@@ -10,11 +10,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dpsgd_core::{Description, Device, DpSgd, Mode, ModelSpec, Params, Settings};
+use dpsgd_core::{Description, DpSgd, Mode, ModelSpec, Params, Settings};
 use dpsgd_protocol::messages::{Reply, Request};
-use dpsgd_protocol::results::{Status, Verification};
+use dpsgd_protocol::results::Verification;
 
 use crate::prepare::{Case, EpochCase, Needs, Reference};
+use crate::session::{self, failed, unexpected};
 use crate::worker::{Worker, WorkerError};
 
 /// What the registry says of a contender that matters to the gate.
@@ -80,7 +81,7 @@ impl<'a> Gate<'a> {
         folder: &Path,
         timeout: Duration,
     ) -> Result<Self, WorkerError> {
-        let initial = Params::load(&reference.params, model).map_err(harness_error)?;
+        let initial = Params::load(&reference.params, model).map_err(failed)?;
         let params_file = folder.join("answer.safetensors");
         Ok(Gate {
             worker,
@@ -149,7 +150,7 @@ impl<'a> Gate<'a> {
         let counted = self.step(&case.indices, &case.mask)?;
         let after = self.params()?;
         let changes = self.initial.values().zip(after.values()).map(|(old, new)| f64::from(old) - f64::from(new));
-        let error = match case.expected_update().map_err(harness_error)? {
+        let error = match case.expected_update().map_err(failed)? {
             None => {
                 let changed = changes.filter(|change| *change != 0.0).count();
                 let wrong = format!("{changed} parameters changed, expected none");
@@ -174,7 +175,7 @@ impl<'a> Gate<'a> {
         self.epoch(case)?;
         let after = self.params()?;
         let changes = self.initial.values().zip(after.values()).map(|(old, new)| f64::from(old) - f64::from(new));
-        let error = relative_error(changes, &case.expected_update().map_err(harness_error)?);
+        let error = relative_error(changes, &case.expected_update().map_err(failed)?);
         Ok((error, self.too_large(error)))
     }
 
@@ -185,22 +186,16 @@ impl<'a> Gate<'a> {
     }
 
     fn load(&mut self, dp: &DpSgd, noise_seed: Option<u64>) -> Result<Description, WorkerError> {
-        let request = Request::Load {
-            model: self.model.clone(),
-            params: self.reference.params.clone(),
-            dataset: self.reference.dataset.clone(),
+        let job = session::Job {
+            model: self.model,
+            params: &self.reference.params,
+            dataset: &self.reference.dataset,
+            data_sha256: &self.reference.data_sha256,
             dp: *dp,
-            settings: Settings { noise_seed, ..self.settings.clone() },
+            settings: &Settings { noise_seed, ..self.settings.clone() },
         };
         self.non_finite_examples = 0;
-        match self.worker.request(&request, self.timeout)? {
-            Reply::Loaded { description, data_sha256, .. } => {
-                check_description(&self.settings, &description)?;
-                check_received("data set", &self.reference.data_sha256, &data_sha256)?;
-                Ok(description)
-            }
-            other => Err(unexpected(&request, &other)),
-        }
+        Ok(session::load(self.worker, &job, self.timeout)?.description)
     }
 
     /// Back to the initial parameters.
@@ -227,23 +222,11 @@ impl<'a> Gate<'a> {
 
     /// All batches of a case's schedule.
     fn epoch(&mut self, case: &EpochCase) -> Result<(), WorkerError> {
-        let request = Request::Epoch { schedule: case.schedule.path.clone() };
-        match self.worker.request(&request, self.timeout)? {
-            Reply::Epoch { steps, examples, batches_sha256, .. }
-                if (steps, examples) == (case.steps, case.examples) =>
-            {
-                check_received("batches", &case.schedule.sha256, &batches_sha256)
-            }
-            other => Err(unexpected(&request, &other)),
-        }
+        session::epoch(self.worker, &case.schedule, (case.steps, case.examples), self.timeout).map(drop)
     }
 
     fn params(&mut self) -> Result<Params, WorkerError> {
-        let request = Request::Params { path: self.params_file.clone() };
-        match self.worker.request(&request, self.timeout)? {
-            Reply::Params { path } => Params::load(&path, self.model).map_err(harness_error),
-            other => Err(unexpected(&request, &other)),
-        }
+        session::params(self.worker, self.model, &self.params_file, self.timeout)
     }
 }
 
@@ -255,52 +238,4 @@ fn relative_error(changes: impl Iterator<Item = f64>, expected: &[f64]) -> f64 {
         length += expected.powi(2);
     }
     (difference / length).sqrt()
-}
-
-/// Refuses a worker that runs elsewhere or otherwise than it was asked to: its row would carry a false label.
-pub fn check_description(asked: &Settings, found: &Description) -> Result<(), WorkerError> {
-    let device = asked.device.to_string();
-    let elsewhere = found.device.split_whitespace().next() != Some(&device);
-    // The threads of a GPU's host are the framework's own affair.
-    let threads = asked.device == Device::Cpu && found.threads != asked.threads;
-    let variant = asked.variant.is_some() && found.variant != asked.variant;
-    if elsewhere || threads || variant {
-        let (wanted, runs) = (asked.variant.as_deref().unwrap_or("default"), found.variant.as_deref());
-        return Err(WorkerError::new(
-            Status::Failed,
-            format!(
-                "asked for device {device}, {} threads, variant {wanted}; the worker says it runs on {}, {} threads, \
-                 variant {}",
-                asked.threads,
-                found.device,
-                found.threads,
-                runs.unwrap_or("default")
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// Refuses a worker that computes on something else than it was sent: it would not do the same work as the others.
-pub fn check_received(what: &str, sent_sha256: &str, received_sha256: &str) -> Result<(), WorkerError> {
-    if received_sha256 == sent_sha256 {
-        return Ok(());
-    }
-    Err(WorkerError::new(
-        Status::Failed,
-        format!(
-            "other {what} than all contenders were sent: SHA-256 {sent_sha256}; the worker computed on \
-             {received_sha256}; see crates/protocol/src/checksum.rs"
-        ),
-    ))
-}
-
-/// A reply that does not belong to its request.
-pub fn unexpected(request: &Request, reply: &Reply) -> WorkerError {
-    WorkerError::new(Status::Failed, format!("answered {request:?} with {reply:?}"))
-}
-
-/// What went wrong on this side, as the end of a row.
-pub fn harness_error(error: impl ToString) -> WorkerError {
-    WorkerError::new(Status::Failed, error.to_string())
 }

@@ -21,9 +21,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use command_fds::{CommandFdExt, FdMapping};
-use dpsgd_protocol::REPLY_FD;
 use dpsgd_protocol::messages::{PROTOCOL_VERSION, Reply, Request};
 use dpsgd_protocol::results::Status;
+use dpsgd_protocol::{KERNEL_CACHE, REPLY_FD};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -133,6 +133,7 @@ impl Worker {
         let mut command = Command::new(&launch.program);
         // f32 is to be f32 on a GPU: NVIDIA's libraries then multiply no matrices with ten bits of each number.
         command.env("NVIDIA_TF32_OVERRIDE", "0");
+        command.env_remove(KERNEL_CACHE);
         command.args(&launch.args).envs(launch.env.iter().map(|(name, value)| (name, value)));
         command.envs(THREAD_VARIABLES.map(|name| (name, launch.threads.to_string())));
         // CUDA's numbering of devices then is NVML's, so that memory is read from the device in use.
