@@ -11,8 +11,9 @@ use crate::simd::Isa;
 const TINY: f64 = 1e-28;
 
 /// Adds the block's (clipped) gradients to `sum`: all that the forward and backward passes left behind is there.
-/// `accumulate`: whether to add to the sums of operations that are summed block by block, or to overwrite them.
-pub fn add<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize, accumulate: bool, sum: &mut [f32]) {
+/// `block`: its examples.
+pub fn add<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, block: &[u32], sum: &mut [f32]) {
+    let examples = block.len();
     match context.clip_norm {
         Some(clip_norm) => {
             block_norms(context, worker, examples);
@@ -20,12 +21,10 @@ pub fn add<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usiz
                 add_kept(context, worker, example, clip_norm, sum);
             }
         }
-        None => {
-            worker.factors[..examples].fill(1.0);
-            add_embeddings(context, worker, examples, sum);
-        }
+        None => worker.factors[..examples].fill(1.0),
     }
-    add_block(context, worker, examples, accumulate, sum);
+    add_embeddings(context, worker, block, sum);
+    add_block(context, worker, examples, sum);
 }
 
 /// The part of every example's squared norm that is known without its gradient.
@@ -116,11 +115,11 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
                 start += range.len();
                 isa.dispatch(ScaledAdd { by: factor, from, to: &mut sum[range], accumulate: !worker.nothing_kept });
             }
-            if let Operation::Embedding(embedding) = operation {
+            if let Operation::Embedding(embedding) = operation
+                && !embedding.mean
+            {
                 let merged = worker.embeddings[i].as_ref().expect("an embedding has memory");
-                let frame = plan.edges[i + 1].gradient;
-                let gradient = &worker.gradients[i + 1][example * frame.example..];
-                merged.add(isa, embedding, factor, frame, gradient, sum);
+                merged.add(isa, embedding, factor, sum);
             }
         }
         worker.nothing_kept = false;
@@ -200,29 +199,33 @@ fn lstm_gradient<I: Isa>(
     of_inputs + of_hidden
 }
 
-/// In non-private mode, the embeddings' gradients.
-fn add_embeddings<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize, sum: &mut [f32]) {
-    for (i, operation) in context.plan.operations.iter().enumerate() {
+/// The embeddings' gradients: those that wait, with their factors, and in non-private mode all others.
+fn add_embeddings<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, block: &[u32], sum: &mut [f32]) {
+    let (plan, isa) = (context.plan, context.isa);
+    for (i, operation) in plan.operations.iter().enumerate() {
         let Operation::Embedding(embedding) = operation else { continue };
-        let merged = worker.embeddings[i].as_mut().expect("an embedding has memory");
-        let frame = context.plan.edges[i + 1].gradient;
-        for example in 0..examples {
-            let gradient = &worker.gradients[i + 1][example * frame.example..];
-            let tokens = tokens_of(&worker.tokens, context.plan.time, example);
-            merged.merge(context.isa, embedding, tokens, frame, gradient);
-            merged.add(context.isa, embedding, 1.0, frame, gradient, sum);
+        let frame = plan.edges[i + 1].gradient;
+        for (slot, example) in block.iter().enumerate() {
+            let gradient = &worker.gradients[i + 1][slot * frame.example..];
+            let tokens = tokens_of(&worker.tokens, plan.time, slot);
+            let factor = worker.factors[slot];
+            if embedding.mean {
+                let waiting = worker.waiting.as_mut().expect("a mean over time has memory");
+                if !factor.is_nan() {
+                    waiting.push(isa, *example, factor / tokens.len() as f32, &gradient[frame.at(0, 0)..]);
+                }
+            } else if context.clip_norm.is_none() {
+                let merged = worker.embeddings[i].as_mut().expect("an embedding has memory");
+                merged.merge(isa, embedding, tokens, frame, gradient);
+                merged.add(isa, embedding, 1.0, sum);
+            }
         }
     }
 }
 
 /// Adds the gradients of the operations that are summed over the block, with the examples' factors.
-fn add_block<I: Isa>(
-    context: &Context<'_, I>,
-    worker: &mut Worker,
-    examples: usize,
-    accumulate: bool,
-    sum: &mut [f32],
-) {
+fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize, sum: &mut [f32]) {
+    let accumulate = !worker.nothing_summed;
     let private = context.clip_norm.is_some();
     let all_finite = !worker.factors[..examples].iter().any(|factor| factor.is_nan());
     for (i, operation) in context.plan.operations.iter().enumerate() {

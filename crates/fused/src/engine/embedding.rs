@@ -1,5 +1,8 @@
 //! Embeddings: gathers forward, sparse gradients backward.
 
+use std::ops::Range;
+
+use super::data::Data;
 use super::pass::Context;
 use crate::kernels::{ScaledAdd, SquaredNorm};
 use crate::layout::Frame;
@@ -141,23 +144,9 @@ impl MergedRows {
     }
 
     /// Adds `factor` times the merged gradient to the table's sum.
-    pub fn add<I: Isa>(
-        &self,
-        isa: I,
-        embedding: &Embedding,
-        factor: f32,
-        frame: Frame,
-        gradient: &[f32],
-        sum: &mut [f32],
-    ) {
+    pub fn add<I: Isa>(&self, isa: I, embedding: &Embedding, factor: f32, sum: &mut [f32]) {
         let width = embedding.width;
         let sum = &mut sum[embedding.parameters.clone()];
-        let time: u32 = self.counts.iter().sum();
-        if embedding.mean {
-            let row = &gradient[frame.at(0, 0)..][..width];
-            let (tokens, counts, by) = (&self.tokens, &self.counts, factor / time as f32);
-            return isa.dispatch(AddRow { tokens, counts, by, row, sum });
-        }
         for (place, token) in self.tokens.iter().enumerate() {
             let to = &mut sum[*token as usize * width..][..width];
             let from = &self.rows[place * width..][..width];
@@ -177,24 +166,79 @@ impl MergedRows {
     }
 }
 
-/// Adds `by` times each token's count times `row` to the token's row of `sum`.
-struct AddRow<'a> {
-    tokens: &'a [u32],
-    counts: &'a [u32],
-    by: f32,
-    row: &'a [f32],
-    sum: &'a mut [f32],
+/// Gradients of a table whose rows are averaged over time, one vector per example, that wait for their examples' rows.
+///
+/// Threads take examples first. Then each takes some rows of the table, and adds up what all examples have for them: so
+/// a row's sum is written by one thread, and never goes from one processor's cache to another's.
+pub struct Waiting {
+    examples: Vec<u32>,
+    /// `[examples, width]`.
+    rows: Buffer,
+    width: usize,
 }
 
-impl crate::simd::Kernel for AddRow<'_> {
+impl Waiting {
+    /// How many examples can wait.
+    pub const MOST: usize = 1024;
+
+    /// Memory for them.
+    pub fn new(embedding: &Embedding) -> Self {
+        let rows = Buffer::zeros(Self::MOST * embedding.width);
+        Waiting { examples: Vec::with_capacity(Self::MOST), rows, width: embedding.width }
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.examples.clear();
+    }
+
+    /// The gradient of each of the example's tokens, each time that it occurs, is `by` times `gradient`.
+    pub fn push<I: Isa>(&mut self, isa: I, example: u32, by: f32, gradient: &[f32]) {
+        let to = &mut self.rows[self.examples.len() * self.width..][..self.width];
+        isa.dispatch(ScaledAdd { by, from: &gradient[..self.width], to, accumulate: false });
+        self.examples.push(example);
+    }
+
+    /// Adds to the sums of some of the table's rows.
+    pub fn add<I: Isa>(&self, isa: I, data: &Data, rows: Range<usize>, sums: &mut [f32]) {
+        assert_eq!(sums.len(), rows.len() * self.width);
+        for (example, row) in self.examples.iter().zip(self.rows.chunks_exact(self.width)) {
+            isa.dispatch(AddToRows { tokens: data.tokens(*example), first: rows.start as u32, row, sums });
+        }
+    }
+}
+
+/// Adds `row` to the row of `sums` of every token from `first` on, as far as there are rows.
+struct AddToRows<'a> {
+    tokens: &'a [u32],
+    first: u32,
+    row: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+/// Tokens that are looked through at once.
+const TOKENS: usize = 256;
+
+impl crate::simd::Kernel for AddToRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let width = self.row.len();
-        for (token, count) in self.tokens.iter().zip(self.counts) {
-            let to = &mut self.sum[*token as usize * width..][..width];
-            ScaledAdd { by: self.by * *count as f32, from: self.row, to, accumulate: true }.run(isa);
+        let rows = self.sums.len() / width;
+        let mut own = [0; TOKENS];
+        for tokens in self.tokens.chunks(TOKENS) {
+            // Without a jump: which tokens are own can't be guessed.
+            let mut count = 0;
+            for token in tokens {
+                let row = token.wrapping_sub(self.first);
+                own[count] = row;
+                count += usize::from((row as usize) < rows);
+            }
+            for row in &own[..count] {
+                let to = &mut self.sums[*row as usize * width..][..width];
+                ScaledAdd { by: 1.0, from: self.row, to, accumulate: true }.run(isa);
+            }
         }
     }
 }

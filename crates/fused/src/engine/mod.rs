@@ -21,6 +21,7 @@ use crate::plan::{Operation, Plan};
 use crate::simd::Isa;
 use crate::threads::Threads;
 use data::Data;
+pub use embedding::Waiting;
 use transpose::Runs;
 use worker::Worker;
 
@@ -100,18 +101,44 @@ impl<I: Isa> Engine<I> {
         }
     }
 
-    /// Every thread's sum over its share of the batch.
+    /// Every thread's sum over its share of the batch. The sum of an embedding whose mean is taken is the first thread's,
+    /// and all threads add to it, each to rows of its own.
     fn accumulate(&mut self, batch: &BatchRef<'_>, examples: usize, dp: &DpSgd) {
         let Engine { isa, plan, data, theta, transposed, runs, sums, pitch, workers, threads, active, .. } = self;
         let count = threads.count();
         let context = pass::Context { isa: *isa, plan, data, theta, transposed, runs, clip_norm: clip_norm(dp) };
         let (sums, pitch) = (Shared::new(sums), *pitch);
         let share = |thread: usize| examples * thread / count..examples * (thread + 1) / count;
-        threads.run_each(workers, &|thread, worker| {
-            // SAFETY: each thread takes its own sum.
-            let sum = unsafe { sums.part(thread * pitch..thread * pitch + plan.parameters) };
-            worker.accumulate(&context, batch, share(thread), sum);
-        });
+        // As many examples of each thread at a time as can wait.
+        let waiting = plan.averaged();
+        let most = if waiting.is_some() { Waiting::MOST } else { examples };
+        let rounds = examples.div_ceil(count).div_ceil(most);
+        for round in 0..rounds {
+            threads.run_each(workers, &|thread, worker| {
+                let Range { start, end } = share(thread);
+                let of_round = (start + round * most).min(end)..(start + (round + 1) * most).min(end);
+                // SAFETY: each thread takes its own sum.
+                let sum = unsafe { sums.part(thread * pitch..thread * pitch + plan.parameters) };
+                if round == 0 {
+                    worker.begin();
+                }
+                worker.accumulate(&context, batch, of_round, sum);
+                if round + 1 == rounds {
+                    worker.finish(&context, sum);
+                }
+            });
+            let Some(embedding) = waiting else { continue };
+            threads.run(&|thread| {
+                let rows = embedding.vocabulary * thread / count..embedding.vocabulary * (thread + 1) / count;
+                let first = embedding.parameters.start;
+                let places = first + rows.start * embedding.width..first + rows.end * embedding.width;
+                // SAFETY: each thread takes rows of its own, in the first thread's sum, which nothing else uses now.
+                let sum = unsafe { sums.part(places) };
+                for waiting in workers.iter().filter_map(|worker| worker.waiting.as_ref()) {
+                    waiting.add(context.isa, data, rows.clone(), sum);
+                }
+            });
+        }
         for (thread, active) in active.iter_mut().enumerate() {
             *active = !share(thread).is_empty();
         }
@@ -120,6 +147,9 @@ impl<I: Isa> Engine<I> {
     /// theta <- theta - rate (sum + noise), and the transposed weights with it.
     fn update(&mut self, rate: f32, noise: Option<f32>) {
         let Engine { isa, plan, theta, transposed, runs, sums, pitch, active, parts, key, steps, threads, .. } = self;
+        let active: &[bool] = active;
+        // Of what all threads summed in the first one's sum.
+        let first_active = [active.contains(&true)];
         let (isa, pitch) = (*isa, *pitch);
         let (theta, sums, transposed) = (Shared::new(theta), Shared::new(sums), Shared::new(transposed));
         let noise = noise.map(|scale| Noise { key, step: *steps, scale });
@@ -129,7 +159,11 @@ impl<I: Isa> Engine<I> {
             for part in &parts[thread] {
                 // SAFETY: parts don't overlap.
                 let values = unsafe { theta.part(part.range.clone()) };
-                let clear = matches!(plan.operations[part.operation], Operation::Embedding(_));
+                let (clear, active) = match &plan.operations[part.operation] {
+                    Operation::Embedding(embedding) if embedding.mean => (true, &first_active[..]),
+                    Operation::Embedding(_) => (true, active),
+                    _ => (false, active),
+                };
                 let (range, theta) = (part.range.clone(), &mut *values);
                 isa.dispatch(Update { range, theta, sums, pitch, active, clear, rate, noise });
                 // SAFETY: parts don't overlap, and nobody reads transposed weights now.

@@ -2,7 +2,7 @@
 
 use dpsgd_core::BatchRef;
 
-use super::embedding::MergedRows;
+use super::embedding::{MergedRows, Waiting};
 use super::pass::{self, Context};
 use super::{clip, loss};
 use crate::kernels::Pooling;
@@ -25,6 +25,8 @@ pub struct Worker {
     pub lstms: Vec<Option<LstmState>>,
     /// Of each operation that is an embedding.
     pub embeddings: Vec<Option<MergedRows>>,
+    /// Gradients of an embedding whose mean over time is taken.
+    pub waiting: Option<Waiting>,
     /// The gradient of one example, of all operations that keep it, one after another.
     pub kept: Buffer,
     /// Squared norms of the block's examples' gradients.
@@ -35,6 +37,8 @@ pub struct Worker {
     pub block: Vec<u32>,
     /// Positions of the block's examples whose gradients are finite.
     pub positions: Vec<Position>,
+    /// Whether the sum holds nothing of this step yet.
+    pub nothing_summed: bool,
     /// Whether no gradient has been added to the kept operations' sums in this step.
     pub nothing_kept: bool,
     /// Examples left out in this step because their gradient was not finite.
@@ -111,18 +115,26 @@ impl Worker {
                     _ => None,
                 })
                 .collect(),
+            waiting: plan.averaged().map(Waiting::new),
             kept: Buffer::zeros(plan.kept()),
             norms: vec![0.0; block],
             factors: vec![0.0; block],
             block: Vec::with_capacity(block),
             positions: Vec::with_capacity(positions.max().unwrap_or(0)),
+            nothing_summed: true,
             nothing_kept: true,
             non_finite: 0,
         }
     }
 
-    /// Overwrites `sum` by the sum of the (clipped) gradients of the counted examples number `share` of the batch. The
-    /// sums of embeddings must be 0 before.
+    /// Begins a step: what the sum held before is of no interest, but that the sums of embeddings must be 0.
+    pub fn begin(&mut self) {
+        self.nothing_summed = true;
+        self.nothing_kept = true;
+    }
+
+    /// Adds the (clipped) gradients of the counted examples number `share` of the batch to `sum`; those of embeddings
+    /// whose mean is taken wait instead, and those that waited are forgotten.
     pub fn accumulate<I: Isa>(
         &mut self,
         context: &Context<'_, I>,
@@ -130,7 +142,9 @@ impl Worker {
         share: std::ops::Range<usize>,
         sum: &mut [f32],
     ) {
-        self.nothing_kept = true;
+        if let Some(waiting) = &mut self.waiting {
+            waiting.clear();
+        }
         let counted = batch.indices.iter().zip(batch.mask).filter(|(_, counts)| **counts).map(|(index, _)| *index);
         let mut counted = counted.skip(share.start).take(share.len());
         // Blocks of equal size: the last one is no less efficient than the others.
@@ -146,9 +160,14 @@ impl Worker {
             let (values, gradients) = (self.values.last().expect("edges"), self.gradients.last_mut().expect("edges"));
             loss::gradient(context.isa, plan, context.data, &block, values, gradients);
             pass::backward(context, self, block.len());
-            clip::add(context, self, block.len(), number > 0, sum);
+            clip::add(context, self, &block, sum);
+            self.nothing_summed = false;
             self.block = block;
         }
+    }
+
+    /// Ends a step of which `sum` has something.
+    pub fn finish<I: Isa>(&mut self, context: &Context<'_, I>, sum: &mut [f32]) {
         if self.nothing_kept && context.clip_norm.is_some() {
             for operation in &context.plan.operations {
                 if operation.method() == Some(Method::Kept) {

@@ -5,6 +5,7 @@ use std::fmt;
 use dpsgd_core::ModelSpec;
 
 use super::{Affine, Embedding, Lstm, Method, Operation, Plan};
+use crate::engine::Waiting;
 use crate::kernels::Pooling;
 use crate::layout::{PANEL, SLACK};
 use crate::noise::GROUP;
@@ -58,7 +59,7 @@ pub struct Scratch {
     pub choices: usize,
     /// Gates and cells of LSTMs over all time steps, and the gradients that go from a step to the one before.
     pub lstm: usize,
-    /// The block's tokens, and an example's embedding gradient, merged by token.
+    /// The block's tokens, and an example's embedding gradient, merged by token, or those that wait.
     pub rows: usize,
     /// The gradient of one example in the operations that keep it.
     pub kept: usize,
@@ -149,9 +150,10 @@ impl Plan {
                 }
                 Operation::Embedding(Embedding { vocabulary, width, mean, .. }) => {
                     let time = self.time.unwrap_or(0);
-                    let merged = if *mean { 0 } else { time * width };
-                    // Where a token stands; the distinct tokens and how often each occurs; their rows.
-                    scratch.rows += (vocabulary + 2 * time) * size_of::<u32>() + merged * number;
+                    // Where a token stands; the distinct tokens and how often each occurs; their rows, or the vectors and
+                    // the names of the examples that wait.
+                    let rows = if *mean { Waiting::MOST * (width + 1) } else { time * width };
+                    scratch.rows += (vocabulary + 2 * time) * size_of::<u32>() + rows * number;
                 }
                 Operation::Lstm(lstm) => {
                     let states = lstm.gates.buffer(block) + 2 * lstm.cells.buffer(block);

@@ -438,6 +438,14 @@ impl Operation {
 }
 
 impl Plan {
+    /// The embedding whose mean over time is taken, if there is one.
+    pub fn averaged(&self) -> Option<&Embedding> {
+        self.operations.iter().find_map(|operation| match operation {
+            Operation::Embedding(embedding) if embedding.mean => Some(embedding),
+            _ => None,
+        })
+    }
+
     /// Numbers in the gradients of one example that are kept until its norm is known.
     pub fn kept(&self) -> usize {
         let kept = self.operations.iter().filter(|operation| operation.method() == Some(Method::Kept));
