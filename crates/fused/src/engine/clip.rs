@@ -84,11 +84,16 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
                 rest = others;
             }
             Operation::Embedding(embedding) => {
-                let merged = worker.embeddings[i].as_mut().expect("an embedding has memory");
                 let (tokens, frame) = (tokens_of(&worker.tokens, plan.time, example), plan.edges[i + 1].gradient);
                 let gradient = &worker.gradients[i + 1][example * frame.example..];
-                merged.merge(isa, embedding, tokens, frame, gradient);
-                norm += merged.norm(isa, embedding, frame, gradient);
+                if embedding.mean {
+                    let waiting = worker.waiting.as_mut().expect("a mean over time has memory");
+                    norm += waiting.norm(isa, tokens, &gradient[frame.at(0, 0)..]);
+                } else {
+                    let merged = worker.embeddings[i].as_mut().expect("an embedding has memory");
+                    merged.merge(isa, embedding, tokens, frame, gradient);
+                    norm += merged.norm(isa, embedding);
+                }
             }
             _ => {}
         }
@@ -274,7 +279,7 @@ fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: us
 
 /// An example's squared norm in f64, number by number: for gradients whose squares an f32 can't hold, or whose positions
 /// cancel. Infinite or NaN only if some input, output gradient or kept gradient is.
-fn careful_norm<I: Isa>(context: &Context<'_, I>, worker: &Worker, example: usize, kept: &[f32]) -> f64 {
+fn careful_norm<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usize, kept: &[f32]) -> f64 {
     let square = |value: f32| f64::from(value) * f64::from(value);
     let mut norm: f64 = kept.iter().map(|value| square(*value)).sum();
     for (i, operation) in context.plan.operations.iter().enumerate() {
@@ -304,9 +309,16 @@ fn careful_norm<I: Isa>(context: &Context<'_, I>, worker: &Worker, example: usiz
                 norm += if layer < least { least } else { layer };
             }
             Operation::Embedding(embedding) => {
-                let merged = worker.embeddings[i].as_ref().expect("an embedding has memory");
-                let frame = context.plan.edges[i + 1].gradient;
-                norm += merged.careful_norm(embedding, frame, &gradients[example * frame.example..]);
+                if embedding.mean {
+                    let frame = context.plan.edges[i + 1].gradient;
+                    let tokens = tokens_of(&worker.tokens, context.plan.time, example);
+                    let gradient = &gradients[example * frame.example + frame.at(0, 0)..];
+                    norm +=
+                        worker.waiting.as_mut().expect("a mean over time has memory").careful_norm(tokens, gradient);
+                } else {
+                    let merged = worker.embeddings[i].as_ref().expect("an embedding has memory");
+                    norm += merged.careful_norm(embedding);
+                }
             }
             _ => {}
         }

@@ -74,7 +74,7 @@ impl crate::simd::Kernel for MeanRow<'_> {
     }
 }
 
-/// The gradient of an embedding table for one example: its distinct tokens, each with its row or with how often it occurs.
+/// The gradient of an embedding table for one example: its distinct tokens, each with the sum of its output gradients.
 ///
 /// Which tokens have occurred is known from a table over the vocabulary that is never cleared: an entry counts only if
 /// it points back to its token (Briggs and Torczon, "An efficient representation for sparse sets", 1993).
@@ -83,9 +83,7 @@ pub struct MergedRows {
     place: Vec<u32>,
     /// The distinct tokens.
     tokens: Vec<u32>,
-    /// How often each occurs.
-    counts: Vec<u32>,
-    /// `[distinct, width]`: the sum of each one's output gradients; empty if the mean over time is taken.
+    /// `[distinct, width]`.
     rows: Buffer,
 }
 
@@ -95,8 +93,7 @@ impl MergedRows {
         MergedRows {
             place: vec![0; embedding.vocabulary],
             tokens: Vec::with_capacity(time),
-            counts: Vec::with_capacity(time),
-            rows: Buffer::zeros(if embedding.mean { 0 } else { time * embedding.width }),
+            rows: Buffer::zeros(time * embedding.width),
         }
     }
 
@@ -105,25 +102,19 @@ impl MergedRows {
     fn find(&mut self, token: u32) -> (usize, bool) {
         let place = self.place[token as usize] as usize;
         if self.tokens.get(place) == Some(&token) {
-            self.counts[place] += 1;
             return (place, false);
         }
         self.place[token as usize] = self.tokens.len() as u32;
         self.tokens.push(token);
-        self.counts.push(1);
         (self.tokens.len() - 1, true)
     }
 
     /// Takes an example's tokens and the gradients of the embedding's outputs for it.
     pub fn merge<I: Isa>(&mut self, isa: I, embedding: &Embedding, tokens: &[u32], frame: Frame, gradient: &[f32]) {
         self.tokens.clear();
-        self.counts.clear();
         let width = embedding.width;
         for (t, token) in tokens.iter().enumerate() {
             let (place, is_new) = self.find(*token);
-            if embedding.mean {
-                continue;
-            }
             let from = &gradient[frame.at(t, 0)..][..width];
             let to = &mut self.rows[place * width..][..width];
             match is_new {
@@ -133,14 +124,19 @@ impl MergedRows {
         }
     }
 
+    /// What was merged, row after row.
+    fn merged(&self, embedding: &Embedding) -> &[f32] {
+        &self.rows[..self.tokens.len() * embedding.width]
+    }
+
     /// The squared norm of what was merged.
-    pub fn norm<I: Isa>(&self, isa: I, embedding: &Embedding, frame: Frame, gradient: &[f32]) -> f64 {
-        if !embedding.mean {
-            return isa.dispatch(SquaredNorm(&self.rows[..self.tokens.len() * embedding.width]));
-        }
-        let squares: u64 = self.counts.iter().map(|count| u64::from(*count) * u64::from(*count)).sum();
-        let time: f64 = self.counts.iter().map(|count| f64::from(*count)).sum();
-        squares as f64 * isa.dispatch(SquaredNorm(&gradient[frame.at(0, 0)..][..embedding.width])) / (time * time)
+    pub fn norm<I: Isa>(&self, isa: I, embedding: &Embedding) -> f64 {
+        isa.dispatch(SquaredNorm(self.merged(embedding)))
+    }
+
+    /// The squared norm in f64, number by number.
+    pub fn careful_norm(&self, embedding: &Embedding) -> f64 {
+        in_f64(self.merged(embedding))
     }
 
     /// Adds `factor` times the merged gradient to the table's sum.
@@ -153,17 +149,11 @@ impl MergedRows {
             isa.dispatch(ScaledAdd { by: factor, from, to, accumulate: true });
         }
     }
+}
 
-    /// The squared norm in f64, number by number.
-    pub fn careful_norm(&self, embedding: &Embedding, frame: Frame, gradient: &[f32]) -> f64 {
-        let square = |value: &f32| f64::from(*value) * f64::from(*value);
-        if embedding.mean {
-            let norm: f64 = gradient[frame.at(0, 0)..][..embedding.width].iter().map(square).sum();
-            let time: f64 = self.counts.iter().map(|count| f64::from(*count)).sum();
-            return self.counts.iter().map(|count| (f64::from(*count) / time).powi(2) * norm).sum();
-        }
-        self.rows[..self.tokens.len() * embedding.width].iter().map(square).sum()
-    }
+/// The sum of squares in f64.
+fn in_f64(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum()
 }
 
 /// Gradients of a table whose rows are averaged over time, one vector per example, that wait for their examples' rows.
@@ -175,6 +165,8 @@ pub struct Waiting {
     /// `[examples, width]`.
     rows: Buffer,
     width: usize,
+    /// `[vocabulary]`: 0, but while an example's tokens are counted.
+    counts: Vec<u32>,
 }
 
 impl Waiting {
@@ -184,7 +176,34 @@ impl Waiting {
     /// Memory for them.
     pub fn new(embedding: &Embedding) -> Self {
         let rows = Buffer::zeros(Self::MOST * embedding.width);
-        Waiting { examples: Vec::with_capacity(Self::MOST), rows, width: embedding.width }
+        let counts = vec![0; embedding.vocabulary];
+        Waiting { examples: Vec::with_capacity(Self::MOST), rows, width: embedding.width, counts }
+    }
+
+    /// The sum over all tokens of how often each occurs, squared, over the number of tokens, squared: the squared norm of
+    /// the table's gradient over that of the mean's. The n-th time that a token occurs adds n^2 - (n - 1)^2.
+    fn repetition(&mut self, tokens: &[u32]) -> f64 {
+        let mut squares = 0;
+        for token in tokens {
+            let count = &mut self.counts[*token as usize];
+            squares += u64::from(2 * *count + 1);
+            *count += 1;
+        }
+        for token in tokens {
+            self.counts[*token as usize] = 0;
+        }
+        let time = tokens.len() as f64;
+        squares as f64 / (time * time)
+    }
+
+    /// The squared norm of the table's gradient for an example, from its tokens and the gradient of their mean.
+    pub fn norm<I: Isa>(&mut self, isa: I, tokens: &[u32], gradient: &[f32]) -> f64 {
+        self.repetition(tokens) * isa.dispatch(SquaredNorm(&gradient[..self.width]))
+    }
+
+    /// The squared norm in f64, number by number.
+    pub fn careful_norm(&mut self, tokens: &[u32], gradient: &[f32]) -> f64 {
+        self.repetition(tokens) * in_f64(&gradient[..self.width])
     }
 
     /// Forgets all.

@@ -258,6 +258,7 @@ fn lstm_backward<I: Isa>(
             });
         }
         if let (Some(rows), false) = (&lstm.to_inputs, input_gradient.is_empty()) {
+            debug_assert!(!from.relu, "only a vector or an image comes out of an affine map's ReLU");
             context.isa.dispatch(Product {
                 inputs: &state.gates[gates.at(t, 0)..],
                 rows: rows.first(examples),

@@ -23,7 +23,7 @@ pub struct Worker {
     pub tokens: Vec<u32>,
     /// Of each operation that is an LSTM.
     pub lstms: Vec<Option<LstmState>>,
-    /// Of each operation that is an embedding.
+    /// Of each operation that is an embedding whose rows are not averaged.
     pub embeddings: Vec<Option<MergedRows>>,
     /// Gradients of an embedding whose mean over time is taken.
     pub waiting: Option<Waiting>,
@@ -111,7 +111,9 @@ impl Worker {
                 .operations
                 .iter()
                 .map(|operation| match operation {
-                    Operation::Embedding(embedding) => Some(MergedRows::new(embedding, plan.time.unwrap_or(0))),
+                    Operation::Embedding(embedding) if !embedding.mean => {
+                        Some(MergedRows::new(embedding, plan.time.unwrap_or(0)))
+                    }
                     _ => None,
                 })
                 .collect(),

@@ -8,8 +8,8 @@ use super::load;
 use crate::layout::{Position, Segment};
 use crate::simd::{Isa, Kernel};
 
-/// The squared norm of one example's gradient of an affine map, weights and biases; see the module. NaN where the positions' gradients cancel:
-/// then it takes more digits.
+/// The squared norm of one example's gradient of an affine map, weights and biases; see the module. NaN where the
+/// positions' gradients cancel: then it takes more digits.
 pub struct GhostNorm<'a> {
     /// What positions and segments point into.
     pub inputs: &'a [f32],

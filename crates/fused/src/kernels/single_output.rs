@@ -1,7 +1,7 @@
 //! [`Product`] and [`WeightGradient`] for maps with one output: dot products, whose vectors lie along the inputs.
 //!
-//! A vector of outputs would hold one number. The panel of such a map is a column, so weights and inputs are both read in
-//! order.
+//! A vector of outputs would hold one number. The panel of such a map is a column, so weights and inputs are both read
+//! in order.
 
 #![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
 
@@ -15,6 +15,8 @@ use crate::simd::Isa;
 const ROWS: usize = 4;
 /// Vectors of inputs whose sums over positions are in registers.
 const VECTORS: usize = 8;
+/// Positions after which a sum in registers moves to the sum of all: before its rounding errors add up.
+const POSITIONS: usize = 128;
 
 /// The product.
 ///
@@ -89,6 +91,13 @@ unsafe fn dots<I: Isa, const R: usize>(isa: I, product: &mut Product<'_>, rows: 
     }
 }
 
+/// Whether the inputs lie side by side far enough for vectors along them.
+#[inline(always)]
+pub fn has_long_runs<I: Isa>(columns: &[u32]) -> bool {
+    let breaks = columns.windows(2).filter(|pair| pair[0].checked_add(1) != Some(pair[1])).count();
+    columns.len() >= (breaks + 1) * I::LANES
+}
+
 /// The weight gradient, and its squared norm if asked for.
 ///
 /// # Safety
@@ -111,7 +120,7 @@ pub unsafe fn weight_gradient<I: Isa>(isa: I, job: &mut WeightGradient<'_>) -> f
         // Inputs that lie side by side, as many as the registers take.
         let first = job.columns[column];
         let mut len = 1;
-        while len < VECTORS * I::LANES && job.columns.get(column + len) == Some(&(first + len as u32)) {
+        while len < VECTORS * I::LANES && job.columns.get(column + len) == first.checked_add(len as u32).as_ref() {
             len += 1;
         }
         // SAFETY: as the caller says; the run lies in the columns.
@@ -147,12 +156,18 @@ unsafe fn run<I: Isa, const V: usize>(isa: I, job: &mut WeightGradient<'_>, colu
     // written.
     unsafe {
         let inputs = job.inputs.as_ptr().add(job.columns[column] as usize);
-        for position in job.positions {
-            let gradient = isa.splat(*job.output_gradients.as_ptr().add(position.gradient as usize));
-            let inputs = inputs.add(position.input as usize);
+        for positions in job.positions.chunks(POSITIONS) {
+            let mut some = [isa.splat(0.0); V];
+            for position in positions {
+                let gradient = isa.splat(*job.output_gradients.as_ptr().add(position.gradient as usize));
+                let inputs = inputs.add(position.input as usize);
+                for v in 0..V {
+                    let count = if v + 1 < V { I::LANES } else { last };
+                    some[v] = isa.mul_add(load(isa, inputs.add(v * I::LANES), count), gradient, some[v]);
+                }
+            }
             for v in 0..V {
-                let count = if v + 1 < V { I::LANES } else { last };
-                sums[v] = isa.mul_add(load(isa, inputs.add(v * I::LANES), count), gradient, sums[v]);
+                sums[v] = isa.add(sums[v], some[v]);
             }
         }
         let to = job.gradient.as_mut_ptr().add(job.first_row + column);

@@ -77,7 +77,7 @@ impl Kernel for WeightGradient<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) -> f64 {
         self.check::<I>();
-        if self.panels.outputs == 1 {
+        if self.panels.outputs == 1 && single_output::has_long_runs::<I>(self.columns) {
             // SAFETY: `check` has passed.
             return unsafe { single_output::weight_gradient(isa, &mut self) };
         }

@@ -150,10 +150,10 @@ impl Plan {
                 }
                 Operation::Embedding(Embedding { vocabulary, width, mean, .. }) => {
                     let time = self.time.unwrap_or(0);
-                    // Where a token stands; the distinct tokens and how often each occurs; their rows, or the vectors and
-                    // the names of the examples that wait.
-                    let rows = if *mean { Waiting::MOST * (width + 1) } else { time * width };
-                    scratch.rows += (vocabulary + 2 * time) * size_of::<u32>() + rows * number;
+                    // How often each token occurs, and the vectors and places of the examples that wait; or where a token
+                    // stands among the distinct ones, these, and their rows.
+                    let rows = if *mean { Waiting::MOST * (width + 1) } else { time * (width + 1) };
+                    scratch.rows += (vocabulary + rows) * number;
                 }
                 Operation::Lstm(lstm) => {
                     let states = lstm.gates.buffer(block) + 2 * lstm.cells.buffer(block);

@@ -158,6 +158,34 @@ pub fn squares_of_long_gradients_keep_their_digits<I: Isa>(isa: I) {
     assert_near(found, expected, 1e-6, &|| "100,000 squares".into());
 }
 
+pub fn sums_over_many_positions_keep_their_digits<I: Isa>(isa: I) {
+    const POSITIONS: usize = 100_000;
+    for outputs in [1, 2, 40] {
+        let panels = Panels { depth: 21, outputs };
+        let columns: Vec<u32> = (0..20).collect();
+        let positions = vec![Position { input: 0, gradient: 0 }; POSITIONS];
+        let mut gradient = vec![0.0; panels.len()];
+        isa.dispatch(WeightGradient {
+            inputs: &[0.1; 20],
+            output_gradients: &vec![0.1; outputs + SLACK],
+            positions: &positions,
+            columns: &columns,
+            gradient: &mut gradient,
+            panels,
+            first_row: 0,
+            bias: false,
+            accumulate: false,
+            squares: false,
+        });
+        // One after the other, they would be off by 1e-3.
+        let expected = POSITIONS as f64 * f64::from(0.1f32) * f64::from(0.1f32);
+        for output in 0..outputs {
+            let found = f64::from(gradient[panels.index(3, output)]);
+            assert!((found / expected - 1.0).abs() < 5e-5, "{outputs} outputs: {found} instead of {expected}");
+        }
+    }
+}
+
 /// The squared norm of the gradient sum_t a_t g_t', written out; and a number that it would be without cancellation.
 fn written_out(a: &[Vec<f64>], g: &[Vec<f64>]) -> (f64, f64) {
     let (inputs, outputs) = (a[0].len(), g[0].len());

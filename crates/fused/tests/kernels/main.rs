@@ -50,6 +50,7 @@ macro_rules! tests_of_all {
             gradients::weight_gradients_are_sums_over_positions,
             gradients::weight_gradients_without_positions_are_zero,
             gradients::squares_of_long_gradients_keep_their_digits,
+            gradients::sums_over_many_positions_keep_their_digits,
             gradients::ghost_norms_are_norms_of_the_gradient,
             gradients::rank_one_norms_are_norms_of_the_gradient,
             pooling::pools_are_those_of_windows,
