@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dpsgd_conformance::odd_models;
 use dpsgd_core::ModelSpec;
-use dpsgd_fused::cuda::{Cache, Limits, Program, compile, load_compiler};
+use dpsgd_fused::cuda::{Cache, Limits, Precision, Program, Purpose, compile, load_compiler};
 use dpsgd_fused::plan::{Method, Methods};
 
 /// Whether there is NVRTC: on the library path, or in this checkout's environments. Says if not.
@@ -25,11 +25,20 @@ fn is_available() -> bool {
 fn limits(architecture: &str) -> Limits {
     let (shared_bytes, multiprocessors) = if architecture == "sm_80" { (166_912, 108) } else { (232_448, 132) };
     let (cache_bytes, memory_bytes) = (50 << 20, 80 << 30);
-    Limits { shared_bytes, multiprocessors, cache_bytes, memory_bytes, resident: true, largest_chunk: None }
+    Limits {
+        shared_bytes,
+        multiprocessors,
+        cache_bytes,
+        memory_bytes,
+        tf32: true,
+        records: true,
+        resident: true,
+        largest_chunk: None,
+    }
 }
 
-fn program(model: &ModelSpec, methods: Methods, limits: &Limits) -> Program {
-    Program::new(model, methods, 256, limits).expect("a program").0
+fn program(model: &ModelSpec, methods: Methods, precision: Precision, limits: &Limits) -> Program {
+    Program::new(model, &Purpose { methods, precision, expected: 256 }, limits).expect("a program").0
 }
 
 /// The lines of the assembler's report that speak of spills or of a stack.
@@ -40,25 +49,64 @@ fn spills(log: &str) -> Vec<&str> {
         .collect()
 }
 
-#[test]
-fn every_kernel_compiles_for_every_architecture_and_spills_nothing() {
+/// Compiles all kernels of the built-in models, and looks for spills, and for tensor cores where they should be.
+fn check_built_in(architecture: &str, precision: Precision) {
     if !is_available() {
         return;
     }
     for model in ModelSpec::built_in_names().map(|name| ModelSpec::built_in(name).expect("built in")) {
-        for architecture in ["sm_80", "sm_90", "sm_90a"] {
-            let program = program(&model, Methods::Cheapest, &limits(architecture));
-            let compiled =
-                compile(&program.source, architecture).unwrap_or_else(|error| panic!("{}: {error}", model.name));
-            assert!(!compiled.cubin.is_empty());
-            for name in &program.names {
-                let said = compiled.log.contains(&format!("'{name}'"));
-                assert!(said, "{}: the assembler says nothing of {name}:\n{}", model.name, compiled.log);
-            }
-            let spills = spills(&compiled.log);
-            assert!(spills.is_empty(), "{} for {architecture}: {spills:?}\n{}", model.name, compiled.log);
+        let program = program(&model, Methods::Cheapest, precision, &limits(architecture));
+        let compiled = compile(&program.source, architecture).unwrap_or_else(|error| panic!("{}: {error}", model.name));
+        assert!(!compiled.cubin.is_empty());
+        for name in &program.names {
+            let said = compiled.log.contains(&format!("'{name}'"));
+            assert!(said, "{}: the assembler says nothing of {name}:\n{}", model.name, compiled.log);
+        }
+        let spills = spills(&compiled.log);
+        assert!(spills.is_empty(), "{} for {architecture}: {spills:?}\n{}", model.name, compiled.log);
+        let words = ["mma.", "tf32"].map(|word| compiled.ptx.contains(word));
+        assert_eq!(words, [precision == Precision::Tf32; 2], "{} for {architecture}", model.name);
+        // The products of all layers: forward, and of the weights.
+        if precision == Precision::Tf32 {
+            let entries = compiled.ptx.split(".entry ").skip(1);
+            let with = entries.filter(|entry| entry.contains("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"));
+            let with: Vec<&str> = with.filter_map(|entry| entry.split('(').next()).collect();
+            let products = ["map_forward", "map_backward", "map_keep", "plain_sum"];
+            let wanted = program.names.iter().filter(|name| products.iter().any(|product| name.ends_with(product)));
+            assert_eq!(with.len(), wanted.clone().count(), "{with:?}");
+            assert!(wanted.clone().all(|name| with.contains(&name.as_str())), "{with:?}");
         }
     }
+}
+
+#[test]
+fn every_kernel_compiles_for_sm_80_and_spills_nothing() {
+    check_built_in("sm_80", Precision::F32);
+}
+
+#[test]
+fn every_kernel_compiles_for_sm_90_and_spills_nothing() {
+    check_built_in("sm_90", Precision::F32);
+}
+
+#[test]
+fn every_kernel_compiles_for_sm_90a_and_spills_nothing() {
+    check_built_in("sm_90a", Precision::F32);
+}
+
+#[test]
+fn every_kernel_in_tf32_compiles_for_sm_80_and_spills_nothing() {
+    check_built_in("sm_80", Precision::Tf32);
+}
+
+#[test]
+fn every_kernel_in_tf32_compiles_for_sm_90_and_spills_nothing() {
+    check_built_in("sm_90", Precision::Tf32);
+}
+
+#[test]
+fn every_kernel_in_tf32_compiles_for_sm_90a_and_spills_nothing() {
+    check_built_in("sm_90a", Precision::Tf32);
 }
 
 #[test]
@@ -68,7 +116,7 @@ fn kernels_of_odd_models_and_of_every_method_compile() {
     }
     for model in odd_models().into_iter().filter(|model| ["uneven windows", "two LSTMs"].contains(&&*model.name)) {
         for method in [Method::Kept, Method::Ghost] {
-            let program = program(&model, Methods::Only(method), &limits("sm_90"));
+            let program = program(&model, Methods::Only(method), Precision::F32, &limits("sm_90"));
             let compiled = compile(&program.source, "sm_90").unwrap_or_else(|error| panic!("{}: {error}", model.name));
             assert!(spills(&compiled.log).is_empty(), "{}: {}", model.name, compiled.log);
         }

@@ -54,7 +54,7 @@ static int run_block(Block& block, std::vector<char>& stacks, std::vector<Thread
         void** top = (void**)((uintptr_t)(stacks.data() + (i + 1) * STACK) / 16 * 16);
         top[-1] = 0;
         top[-2] = (void*)run_thread;
-        threads[i] = Thread{top - 8, NOWHERE, false};
+        threads[i] = Thread{top - 8, NOWHERE, false, {}};
         std::memset(top - 8, 0, 6 * sizeof(void*));
     }
     block.threads = threads.data();
@@ -101,6 +101,10 @@ static int run_block(Block& block, std::vector<char>& stacks, std::vector<Thread
 
 extern "C" size_t emulator_step_bytes() {
     return sizeof(Step);
+}
+
+extern "C" size_t emulator_varying_bytes() {
+    return sizeof(Varying);
 }
 
 // Runs all blocks, one after another in the order that `order` stands for. 0 if all went well; 1 if threads of a block wait
