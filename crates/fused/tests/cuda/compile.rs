@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dpsgd_conformance::odd_models;
 use dpsgd_core::ModelSpec;
-use dpsgd_fused::cuda::{Cache, Limits, Precision, Program, Purpose, compile, load_compiler};
+use dpsgd_fused::cuda::{Cache, Limits, Precision, Program, Purpose, compile, compiler_version, load_compiler};
 use dpsgd_fused::plan::{Method, Methods};
 
 /// Whether there is NVRTC: on the library path, or in this checkout's environments. Says if not.
@@ -41,6 +41,24 @@ fn program(model: &ModelSpec, methods: Methods, precision: Precision, limits: &L
     Program::new(model, &Purpose { methods, precision, expected: 256 }, limits).expect("a program").0
 }
 
+/// What the compiler makes of a program, or what it made of it when this test ran before: its report, and the PTX.
+fn compiled(program: &Program, architecture: &str) -> (String, String) {
+    // With all that the options depend on.
+    let parts = [architecture, include_str!("../../src/cuda/compile.rs")].map(str::to_string);
+    let key = Cache::key(&program.source, &parts, &compiler_version().expect("NVRTC"));
+    let cache = Cache::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvrtc"));
+    let known = cache.get(&key).and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = known.unwrap_or_else(|| {
+        let compiled = compile(&program.source, architecture).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!compiled.cubin.is_empty());
+        let text = format!("{}\0{}", compiled.log, compiled.ptx);
+        cache.put(&key, text.as_bytes()).expect("stored");
+        text
+    });
+    let (log, ptx) = text.split_once('\0').expect("two parts");
+    (log.to_string(), ptx.to_string())
+}
+
 /// The lines of the assembler's report that speak of spills or of a stack.
 fn spills(log: &str) -> Vec<&str> {
     log.lines()
@@ -49,26 +67,25 @@ fn spills(log: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Compiles all kernels of the built-in models, and looks for spills, and for tensor cores where they should be.
-fn check_built_in(architecture: &str, precision: Precision) {
+/// Compiles all kernels of these models, and looks for spills, and for tensor cores where they should be.
+fn check(names: impl IntoIterator<Item = &'static str>, architecture: &str, precision: Precision) {
     if !is_available() {
         return;
     }
-    for model in ModelSpec::built_in_names().map(|name| ModelSpec::built_in(name).expect("built in")) {
+    for model in names.into_iter().map(|name| ModelSpec::built_in(name).expect("built in")) {
         let program = program(&model, Methods::Cheapest, precision, &limits(architecture));
-        let compiled = compile(&program.source, architecture).unwrap_or_else(|error| panic!("{}: {error}", model.name));
-        assert!(!compiled.cubin.is_empty());
+        let (log, ptx) = compiled(&program, architecture);
         for name in &program.names {
-            let said = compiled.log.contains(&format!("'{name}'"));
-            assert!(said, "{}: the assembler says nothing of {name}:\n{}", model.name, compiled.log);
+            let said = log.contains(&format!("'{name}'"));
+            assert!(said, "{}: the assembler says nothing of {name}:\n{log}", model.name);
         }
-        let spills = spills(&compiled.log);
-        assert!(spills.is_empty(), "{} for {architecture}: {spills:?}\n{}", model.name, compiled.log);
-        let words = ["mma.", "tf32"].map(|word| compiled.ptx.contains(word));
+        let spills = spills(&log);
+        assert!(spills.is_empty(), "{} for {architecture}: {spills:?}\n{log}", model.name);
+        let words = ["mma.", "tf32"].map(|word| ptx.contains(word));
         assert_eq!(words, [precision == Precision::Tf32; 2], "{} for {architecture}", model.name);
         // The products of all layers: forward, and of the weights.
         if precision == Precision::Tf32 {
-            let entries = compiled.ptx.split(".entry ").skip(1);
+            let entries = ptx.split(".entry ").skip(1);
             let with = entries.filter(|entry| entry.contains("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"));
             let with: Vec<&str> = with.filter_map(|entry| entry.split('(').next()).collect();
             let products = ["map_forward", "map_backward", "map_keep", "plain_sum"];
@@ -79,34 +96,37 @@ fn check_built_in(architecture: &str, precision: Precision) {
     }
 }
 
+/// Built-in models that between them have every kind of product.
+const LAYERS: [&str; 3] = ["mnist-cnn", "cifar10-cnn", "lstm"];
+
 #[test]
 fn every_kernel_compiles_for_sm_80_and_spills_nothing() {
-    check_built_in("sm_80", Precision::F32);
+    check(ModelSpec::built_in_names(), "sm_80", Precision::F32);
 }
 
 #[test]
 fn every_kernel_compiles_for_sm_90_and_spills_nothing() {
-    check_built_in("sm_90", Precision::F32);
+    check(ModelSpec::built_in_names(), "sm_90", Precision::F32);
 }
 
 #[test]
 fn every_kernel_compiles_for_sm_90a_and_spills_nothing() {
-    check_built_in("sm_90a", Precision::F32);
+    check(ModelSpec::built_in_names(), "sm_90a", Precision::F32);
 }
 
 #[test]
-fn every_kernel_in_tf32_compiles_for_sm_80_and_spills_nothing() {
-    check_built_in("sm_80", Precision::Tf32);
+fn products_in_tf32_compile_for_sm_80_and_spills_nothing() {
+    check(LAYERS, "sm_80", Precision::Tf32);
 }
 
 #[test]
 fn every_kernel_in_tf32_compiles_for_sm_90_and_spills_nothing() {
-    check_built_in("sm_90", Precision::Tf32);
+    check(ModelSpec::built_in_names(), "sm_90", Precision::Tf32);
 }
 
 #[test]
-fn every_kernel_in_tf32_compiles_for_sm_90a_and_spills_nothing() {
-    check_built_in("sm_90a", Precision::Tf32);
+fn products_in_tf32_compile_for_sm_90a_and_spills_nothing() {
+    check(LAYERS, "sm_90a", Precision::Tf32);
 }
 
 #[test]
@@ -117,8 +137,8 @@ fn kernels_of_odd_models_and_of_every_method_compile() {
     for model in odd_models().into_iter().filter(|model| ["uneven windows", "two LSTMs"].contains(&&*model.name)) {
         for method in [Method::Kept, Method::Ghost] {
             let program = program(&model, Methods::Only(method), Precision::F32, &limits("sm_90"));
-            let compiled = compile(&program.source, "sm_90").unwrap_or_else(|error| panic!("{}: {error}", model.name));
-            assert!(spills(&compiled.log).is_empty(), "{}: {}", model.name, compiled.log);
+            let (log, _) = compiled(&program, "sm_90");
+            assert!(spills(&log).is_empty(), "{}: {log}", model.name);
         }
     }
 }

@@ -174,7 +174,8 @@ impl Drop for Emulator {
 
 /// Compiles a program, or finds it compiled.
 fn library(source: &str) -> PathBuf {
-    let mut flags = vec!["-O2", "-fPIC", "-shared", "-x", "c++", "-std=c++17", "-w"];
+    // Programs are many and their steps few: what more would make them faster takes longer than they do.
+    let mut flags = vec!["-O1", "-fPIC", "-shared", "-x", "c++", "-std=c++17", "-w"];
     // Sums and products are rounded one by one, and memory may be read as another type, as on a device.
     flags.extend(["-ffp-contract=off", "-fno-strict-aliasing"]);
     if std::arch::is_x86_feature_detected!("fma") && std::arch::is_x86_feature_detected!("avx2") {

@@ -33,7 +33,7 @@ fn taken(step: usize, slots: usize, masked: usize, mode: Mode) -> Taken {
 /// Private and plain steps on batches that are whole, partly masked, empty, larger than any before, and small again.
 fn mixed() -> Vec<Taken> {
     let mut steps = Vec::new();
-    for slots in [9, 9, 8, 12, 9, 30, 9, 1, 31, 9] {
+    for slots in [9, 9, 12, 30, 1, 9, 31, 9] {
         for (mode, masked) in [(Mode::Private, 0), (Mode::NonPrivate, 3), (Mode::Private, 4), (Mode::Private, 1)] {
             steps.push(taken(steps.len(), slots, masked, mode));
         }
@@ -64,11 +64,9 @@ fn check(model: &ModelSpec, variant: &str, settings: Settings, steps: &[Taken]) 
     println!("{}: {variant}, {settings:?}", model.name);
     let (expected, none) = run(model, variant, Settings { records: false, ..settings }, steps);
     let (recorded, replays) = run(model, variant, settings, steps);
-    let (refused, none_either) = run(model, variant, Settings { can_record: false, ..settings }, steps);
     assert!(recorded == expected, "{}, {variant}: recorded steps differ", model.name);
-    assert!(refused == expected, "{}, {variant}: steps that can't be recorded differ", model.name);
     assert!(replays > steps.len() / 4, "{}: {replays} of {} steps were replayed", model.name, steps.len());
-    assert_eq!((none, none_either), (0, 0));
+    assert_eq!(none, 0);
 }
 
 #[test]
@@ -98,11 +96,9 @@ fn recorded_steps_by_chunks_are_the_launches_bit_by_bit() {
         (token_model(3), "best"),
         (lstms, "best"),
     ] {
-        // Several chunks of few groups, and one chunk.
-        for (chunk, cache_bytes) in [(Some(8), 40_000), (None, 50 << 20)] {
-            let settings = Settings { resident: false, chunk, cache_bytes, ..Settings::new() };
-            check(&model, variant, settings, &mixed());
-        }
+        // Several chunks of few groups.
+        let settings = Settings { resident: false, chunk: Some(8), cache_bytes: 40_000, ..Settings::new() };
+        check(&model, variant, settings, &mixed());
     }
 }
 
@@ -119,4 +115,17 @@ fn more_shapes_than_are_remembered_are_recorded_again() {
     }
     let settings = Settings { resident: false, ..Settings::new() };
     check(&image_model(5, true), "best", settings, &steps);
+}
+
+#[test]
+fn a_device_that_cannot_record_takes_the_same_steps() {
+    if !is_available() {
+        return;
+    }
+    for resident in [true, false] {
+        let settings = Settings { resident, multiprocessors: 2, ..Settings::new() };
+        let run = |settings| run(&image_model(5, true), "best", settings, &mixed());
+        let (expected, _) = run(Settings { records: false, ..settings });
+        assert_eq!(run(Settings { can_record: false, ..settings }), (expected, 0));
+    }
 }
