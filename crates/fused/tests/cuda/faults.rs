@@ -86,7 +86,7 @@ fn faults_in_kernels_over_chunks_are_found() {
     // What a convolution gives to the one before.
     let mut model = images();
     let Layer::Conv2d { out_channels, .. } = model.layers[0] else { unreachable!("the first is one") };
-    let mut second = model.layers[0];
+    let mut second = model.layers[0].clone();
     if let Layer::Conv2d { in_channels, .. } = &mut second {
         *in_channels = out_channels;
     }
