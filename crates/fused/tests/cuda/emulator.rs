@@ -104,7 +104,7 @@ pub struct Emulator {
 /// What is still to be done.
 enum Started {
     Copy(u64, Vec<u8>),
-    Kernel(Launch, Step),
+    Kernel(Launch, Box<Step>),
 }
 
 impl Emulator {
@@ -273,7 +273,7 @@ impl Device for Emulator {
         let Launch { grid, threads, shared_bytes, .. } = launch;
         assert!(shared_bytes as usize <= self.settings.shared_bytes, "{launch:?}");
         assert!(threads <= 1024 && grid[0] > 0 && grid[1..].iter().all(|size| (1..65536).contains(size)), "{launch:?}");
-        self.started.push(Started::Kernel(launch, *step));
+        self.started.push(Started::Kernel(launch, Box::new(*step)));
         Ok(())
     }
 

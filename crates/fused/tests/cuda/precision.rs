@@ -55,7 +55,7 @@ fn few_bits(size: usize, noise: f32) -> Load {
     let few = |i: usize, of: usize| ((i * 7 + i / 3) % of) as f32 - (of / 2) as f32;
     for tensor in &mut job.params.tensors {
         // Mostly zeros, so that values stay small.
-        let value = |i: usize| if i % 3 == 0 { few(i, 3) / 4.0 } else { 0.0 };
+        let value = |i: usize| if i.is_multiple_of(3) { few(i, 3) / 4.0 } else { 0.0 };
         tensor.values.iter_mut().enumerate().for_each(|(i, weight)| *weight = value(i));
     }
     let Inputs::F32(values) = &mut job.dataset.inputs else { panic!("images are numbers") };
@@ -247,6 +247,6 @@ fn programs_have_tensor_cores_in_this_variant_alone() {
 fn a_device_without_them_says_so() {
     let model = ModelSpec::built_in("ffnn").expect("built in");
     let purpose = Purpose { precision: Precision::Tf32, expected: 8, ..Purpose::default() };
-    let error = Program::new(&model, &purpose, &limits(false)).err().expect("an error").to_string();
+    let error = Program::new(&model, &purpose, &limits(false)).expect_err("an error").to_string();
     assert!(error.contains("unsupported") && error.contains("8.0"), "{error}");
 }
