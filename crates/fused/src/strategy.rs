@@ -7,7 +7,7 @@ use dpsgd_core::{
     Tensor,
 };
 
-use crate::cuda;
+use crate::cuda::{self, Precision};
 use crate::engine::{Engine, Step};
 use crate::noise::Key;
 use crate::plan::{Method, Methods, Plan};
@@ -49,12 +49,16 @@ impl From<cuda::DeviceError> for StrategyError {
     }
 }
 
-/// The ways to run it: the best of everything; all layers by one method; an instruction set that isn't the best.
-const VARIANTS: [&str; 6] = ["best", "kept", "ghost", "avx512", "avx2", "portable"];
+/// The ways to run it: the best of everything; all layers by one method; on tensor cores; an instruction set that isn't the
+/// best.
+const VARIANTS: [&str; 7] = ["best", "kept", "ghost", TF32, "avx512", "avx2", "portable"];
+const TF32: &str = "tf32";
+/// Those that are instruction sets of processors.
+const INSTRUCTION_SETS: &[&str] = VARIANTS.split_at(4).1;
 
 /// Builds the engine for an instruction set, if the machine has it and it is the one asked for.
 fn engine<I: Isa>(asked: &str, name: &str, job: &mut Option<Ready>) -> Option<Box<dyn Step>> {
-    if VARIANTS[3..].contains(&asked) && asked != name {
+    if INSTRUCTION_SETS.contains(&asked) && asked != name {
         return None;
     }
     let isa = I::detect()?;
@@ -90,12 +94,20 @@ impl Fused {
 
 impl OnCuda {
     /// Compiles, or finds compiled, the kernels for this model, and puts model and data on the device.
-    fn new(ordinal: usize, plan: Plan, methods: Methods, load: &Load, key: &Key) -> Result<Self, StrategyError> {
+    fn new(
+        ordinal: usize,
+        plan: Plan,
+        methods: Methods,
+        precision: Precision,
+        load: &Load,
+        key: &Key,
+    ) -> Result<Self, StrategyError> {
         let device = cuda::Hardware::new(ordinal, cuda::Cache::of_environment())?;
         let order = cuda::noise_order(&load.model, &plan);
         // As a cast a number of any size is a size.
         let expected = load.dp.expected_batch_size.ceil() as usize;
-        let mut engine = cuda::Engine::new(device, &load.model, methods, expected, &load.dataset, key, &order)?;
+        let purpose = cuda::Purpose { methods, precision, expected };
+        let mut engine = cuda::Engine::new(device, &load.model, &purpose, &load.dataset, key, &order)?;
         // For the worker's log, not for its description: that is the same for every process, and this is not.
         eprintln!("fused: kernels {}", cuda::Device::origin(engine.device()));
         engine.write(&load.params)?;
@@ -162,12 +174,18 @@ impl Strategy for Fused {
         };
         let (dp, params, model) = (load.dp, load.params.clone(), load.model.clone());
         if let Device::Cuda(ordinal) = load.settings.device {
-            if VARIANTS[3..].contains(&variant) {
+            if INSTRUCTION_SETS.contains(&variant) {
                 let reason = format!("variant `{variant}` is an instruction set of processors");
                 return Err(StrategyError::Unsupported(reason));
             }
-            let runs_on = RunsOn::Cuda(Box::new(OnCuda::new(ordinal, plan, methods, &load, &key)?));
+            let precision = if variant == TF32 { Precision::Tf32 } else { Precision::F32 };
+            let runs_on = RunsOn::Cuda(Box::new(OnCuda::new(ordinal, plan, methods, precision, &load, &key)?));
             return Ok(Fused { runs_on, dp, params, examples, model, seeded, variant });
+        }
+        if variant == TF32 {
+            let reason =
+                format!("variant `{TF32}` runs on CUDA devices only: processors have no tensor cores of its kind");
+            return Err(StrategyError::Unsupported(reason));
         }
         let threads = Threads::new(load.settings.threads).map_err(|error| failed(format!("threads: {error}")))?;
         let mut job = Some(Ready { plan, load, key, threads });

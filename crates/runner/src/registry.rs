@@ -38,7 +38,7 @@ pub struct Entry {
     /// Largest relative L2 error of an update; a variant may name its own.
     #[serde(default = "default_tolerance")]
     pub tolerance: f64,
-    /// Kinds of device that it runs on.
+    /// Kinds of device that it runs on; a variant may name its own.
     #[serde(default = "all_devices")]
     pub devices: Vec<DeviceKind>,
     /// Modes that it runs in.
@@ -80,6 +80,8 @@ pub struct Variant {
     pub description: String,
     /// Largest relative L2 error of an update, in place of the strategy's.
     pub tolerance: Option<f64>,
+    /// Kinds of device that it runs on, in place of the strategy's.
+    pub devices: Option<Vec<DeviceKind>>,
     /// Whether it takes a batch in which no example counts, in place of the strategy's.
     pub empty_batch: Option<bool>,
 }
@@ -158,11 +160,20 @@ pub struct Contender {
     pub variant: Option<String>,
     /// Largest relative L2 error of an update.
     pub tolerance: f64,
+    /// Kinds of device that it runs on.
+    pub devices: Vec<DeviceKind>,
     /// Whether it takes a batch in which no example counts.
     pub empty_batch: bool,
 }
 
 impl Contender {
+    /// Why it does not run on `device`, if it doesn't.
+    pub fn not_on(&self, device: Device) -> Option<String> {
+        let kinds: Vec<&str> = self.devices.iter().map(|kind| kind.name()).collect();
+        let runs = self.devices.contains(&DeviceKind::of(device));
+        (!runs).then(|| format!("{} does not run on {device}, only on {}", self.name(), kinds.join(", ")))
+    }
+
     /// `strategy` or `strategy:variant`.
     pub fn name(&self) -> String {
         dpsgd_protocol::results::contender_name(&self.strategy, self.variant.as_deref())
@@ -255,23 +266,19 @@ impl Registry {
 impl Entry {
     /// One contender per variant, or a single one.
     pub fn contenders(&self) -> Vec<Contender> {
-        let (tolerance, empty_batch) = (self.tolerance, self.empty_batch);
-        let alone = Contender { strategy: self.name.clone(), variant: None, tolerance, empty_batch };
+        let (tolerance, empty_batch, devices) = (self.tolerance, self.empty_batch, self.devices.clone());
+        let alone = Contender { strategy: self.name.clone(), variant: None, tolerance, devices, empty_batch };
         if self.variants.is_empty() {
             return vec![alone];
         }
         let of = |variant: &Variant| Contender {
             variant: Some(variant.name.clone()),
             tolerance: variant.tolerance.unwrap_or(tolerance),
+            devices: variant.devices.clone().unwrap_or_else(|| alone.devices.clone()),
             empty_batch: variant.empty_batch.unwrap_or(empty_batch),
             ..alone.clone()
         };
         self.variants.iter().map(of).collect()
-    }
-
-    /// Whether it runs on `device`.
-    pub fn runs_on(&self, device: Device) -> bool {
-        self.devices.contains(&DeviceKind::of(device))
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -287,7 +294,8 @@ impl Entry {
         if let Some(tolerance) = own.chain([self.tolerance]).find(|value| !(value.is_finite() && *value > 0.0)) {
             return Err(format!("tolerance = {tolerance}: must be a finite number above 0"));
         }
-        if self.devices.is_empty() {
+        let own = self.variants.iter().filter_map(|variant| variant.devices.as_ref());
+        if own.chain([&self.devices]).any(Vec::is_empty) {
             return Err("devices = []: name `cpu`, `cuda` or both".into());
         }
         if self.modes.is_empty() {

@@ -107,6 +107,38 @@ fn without_the_device_every_row_says_so_no_worker_starts_and_the_run_ends_well()
 }
 
 #[test]
+fn a_variant_for_another_kind_of_device_says_so_and_starts_no_worker() {
+    let place = Place::new("./worker");
+    place.script("worker", "touch started; exit 1");
+    let registry = std::fs::read_to_string(place.file("registry.toml")).unwrap();
+    let variants = "
+        [[strategy.variants]]
+        name = \"slow\"
+        description = \"a test\"
+        [[strategy.variants]]
+        name = \"fast\"
+        description = \"a test\"
+        devices = [\"cuda\"]
+        tolerance = 0.01
+    ";
+    // What `other` needs isn't there; that is looked for only where it could run.
+    std::fs::write(place.file("registry.toml"), registry + variants).unwrap();
+    let output = place.runner(&["--all", "--strategies", "other", "--workers", ".", "--out", "out"]);
+    let (said, errors) = text(&output);
+    let results =
+        Results::load(&place.file("out/results.json")).unwrap_or_else(|error| panic!("{error}: {said}{errors}"));
+    for cell in &results.cells {
+        let reason = cell.reason.as_deref().unwrap();
+        let is_fast = cell.variant.as_deref() == Some("fast");
+        assert_eq!(cell.status, Status::Unavailable, "{reason}");
+        assert_eq!(reason == "other:fast does not run on cpu, only on cuda", is_fast, "{reason}");
+    }
+    assert_eq!(results.cells.iter().filter(|cell| cell.variant.as_deref() == Some("fast")).count(), 8);
+    let listed = text(&place.run(Path::new(RUNNER), place.folder.path(), &["list", "--registry", "registry.toml"])).0;
+    assert!(listed.contains(":fast") && listed.contains("(only on cuda)"), "{listed}");
+}
+
+#[test]
 fn what_can_only_be_done_on_the_device_is_refused_without_it() {
     let place = Place::new("./worker");
     for command in ["verify", "repeat"] {

@@ -14,6 +14,8 @@ pub struct Compiled {
     pub cubin: Vec<u8>,
     /// What the compiler and the assembler say, with registers and spills of every kernel.
     pub log: String,
+    /// What the assembler made the machine code of.
+    pub ptx: String,
 }
 
 /// Options besides the architecture. Products and sums are contracted to fused multiply-adds, as by default; nothing is
@@ -47,7 +49,11 @@ pub fn compile(source: &str, architecture: &str) -> Result<Compiled, DeviceError
     unsafe { sys::nvrtcGetCUBIN(program.0, cubin.as_mut_ptr().cast()) }
         .result()
         .map_err(|error| failed("read the code", error))?;
-    Ok(Compiled { cubin, log })
+    // SAFETY: the program is compiled.
+    let ptx = unsafe { result::get_ptx(program.0) }.map_err(|error| failed("read the PTX", error))?;
+    // SAFETY: the text ends in a NUL.
+    let ptx = unsafe { CStr::from_ptr(ptx.as_ptr()) }.to_string_lossy().into_owned();
+    Ok(Compiled { cubin, log, ptx })
 }
 
 /// A program of NVRTC, destroyed in the end.

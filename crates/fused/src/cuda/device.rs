@@ -7,6 +7,9 @@ use super::arguments::Step;
 
 /// A device that memory can be had of and kernels can be started on, one after another in the order of the calls.
 pub trait Device {
+    /// Launches that were recorded, for as long as it lives.
+    type Recording;
+
     /// How large it is.
     fn limits(&self) -> Limits;
 
@@ -16,14 +19,23 @@ pub trait Device {
     /// Memory for `bytes` bytes, of any content, as an address on the device. It lives as long as the device.
     fn allocate(&mut self, bytes: usize) -> Result<u64, DeviceError>;
 
-    /// Copies `bytes` to an address, when all that was started before is done.
+    /// Copies `bytes` to an address, when all that was started before is done. May return before; what is in `bytes` has
+    /// been taken then.
     fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError>;
 
     /// Copies from an address, when all that was started before is done.
     fn download(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
 
     /// Starts a kernel. May return before it is done.
-    fn launch(&self, launch: Launch, step: &Step) -> Result<(), DeviceError>;
+    fn launch(&mut self, launch: Launch, step: &Step) -> Result<(), DeviceError>;
+
+    /// Remembers these launches, without starting them. `None` if the device can't: then they can only be started one by
+    /// one.
+    fn record(&mut self, launches: &[(Launch, Step)]) -> Option<Self::Recording>;
+
+    /// Starts what was recorded, at once and in its order, when all that was started before is done. May return before it
+    /// is done.
+    fn replay(&mut self, recording: &Self::Recording) -> Result<(), DeviceError>;
 
     /// Returns when all is done, with the error of what failed.
     fn synchronize(&mut self) -> Result<(), DeviceError>;
@@ -67,6 +79,10 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// Memory that is free, in bytes.
     pub memory_bytes: usize,
+    /// Whether its tensor cores take TF32.
+    pub tf32: bool,
+    /// Whether steps are to be recorded: only tests say no. If not, grids are cut for the very batch.
+    pub records: bool,
     /// Whether blocks may take whole examples where these fit: only tests say no.
     pub resident: bool,
     /// Examples in a chunk, if not what the batch asks for: tests take few, to have many chunks.

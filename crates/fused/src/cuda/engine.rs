@@ -2,43 +2,52 @@
 
 use dpsgd_core::{BatchRef, Dataset, DpSgd, Inputs, Mode, ModelSpec, Params, Targets};
 
-use super::arguments::Step;
-use super::device::{Device, DeviceError, Launch};
+use super::arguments::{Step, Varying};
+use super::device::{Device, DeviceError};
 use super::plan::Plan;
-use super::program::{Kernel, Program};
+use super::program::{Program, Purpose};
+use super::recordings::{Recordings, Take};
+use super::schedule::{Shape, launches, launches_of, whole};
 use crate::noise::Key;
-use crate::plan::Methods;
 
 /// A model with its data on a device.
-pub struct Engine<D> {
+pub struct Engine<D: Device> {
+    /// Before the device, whose memory and kernels they use.
+    recordings: Recordings<Shape, D::Recording>,
+    /// Whether steps are recorded.
+    records: bool,
     device: D,
     plan: Plan,
     program: Program,
     /// What all launches share: addresses, the key.
     base: Step,
+    /// The step's number.
+    number: u64,
     /// How many rows the device has room for.
     room: usize,
     /// Numbers of the outputs.
     outputs: usize,
+    /// What is sent to the device before a step: [`Varying`], and the rows.
+    message: Vec<u8>,
 }
 
 impl<D: Device> Engine<D> {
     /// Compiles the kernels and allocates all that steps need. The data set fits the model.
     ///
-    /// `order`: the parameter (in PyTorch's order) that each normal of the noise belongs to.
+    /// `purpose`: with the examples that a batch is expected to have. `order`: the parameter (in PyTorch's order) that each normal of the noise belongs to.
     pub fn new(
         mut device: D,
         model: &ModelSpec,
-        methods: Methods,
-        expected: usize,
+        purpose: &Purpose,
         dataset: &Dataset,
         key: &Key,
         order: &[u32],
     ) -> Result<Self, DeviceError> {
         let limits = device.limits();
-        let (program, plan) = Program::new(model, methods, expected, &limits)?;
+        let (program, plan) = Program::new(model, purpose, &limits)?;
         device.build(&program.source, &program.names)?;
         let (chunk, sizes, room) = (plan.chunk, program.sizes, program.room);
+        let inbox = inbox(&mut device, room)?;
         let base = Step {
             theta: numbers(&mut device, plan.parameters)?,
             sums: numbers(&mut device, plan.parameters)?,
@@ -67,14 +76,26 @@ impl<D: Device> Engine<D> {
                 Targets::Value(values) => array(&mut device, values, |v| v.to_ne_bytes())?,
                 Targets::Class(_) => 0,
             },
-            rows: numbers(&mut device, room)?,
+            rows: inbox + Varying::BYTES as u64,
+            varying: inbox,
             order: array(&mut device, order, |v| v.to_ne_bytes())?,
             key: *key.words(),
             ..Step::default()
         };
         device.upload(base.non_finite, &0u64.to_ne_bytes())?;
         let outputs = plan.edges[plan.edges.len() - 1].length;
-        Ok(Engine { device, plan, program, base, room, outputs })
+        Ok(Engine {
+            recordings: Recordings::new(),
+            records: limits.records,
+            device,
+            plan,
+            program,
+            base,
+            number: 0,
+            room,
+            outputs,
+            message: Vec::new(),
+        })
     }
 
     /// The device.
@@ -90,88 +111,53 @@ impl<D: Device> Engine<D> {
     /// One step of the optimizer, on a batch whose indices are of the data set. May return before it is done.
     pub fn step(&mut self, batch: &BatchRef<'_>, dp: &DpSgd) -> Result<(), DeviceError> {
         let slots = batch.indices.iter().zip(batch.mask);
-        let rows: Vec<u32> = slots.filter(|(_, counts)| **counts).map(|(row, _)| *row).collect();
+        let rows = slots.filter(|(_, counts)| **counts).map(|(row, _)| *row);
+        let examples = batch.mask.iter().filter(|counts| **counts).count();
         let is_private = dp.mode == Mode::Private;
-        let denominator = if is_private { dp.expected_batch_size } else { rows.len() as f64 };
-        let step = Step {
+        let denominator = if is_private { dp.expected_batch_size } else { examples as f64 };
+        let varying = Varying {
+            number: self.number,
             clip_norm: dp.clip_norm,
             rate: (dp.learning_rate / denominator) as f32,
             noise: if is_private { (dp.noise_multiplier * dp.clip_norm) as f32 } else { 0.0 },
-            is_private: is_private.into(),
-            has_sum: (!rows.is_empty()).into(),
-            ..self.base
+            examples: whole(examples),
         };
         // First, so that not even a step that fails midway leaves its noise to another.
-        self.base.number += 1;
-        if !is_private && rows.is_empty() {
+        self.number += 1;
+        if !is_private && examples == 0 {
             return Ok(());
         }
-        let step = Step { rows: self.upload(&rows)?, ..step };
-        if let (Some(kernel), false) = (&self.program.resident, rows.is_empty()) {
-            let step = Step { examples: whole(rows.len()), ..step };
-            let [blocks, ..] = kernel.grid.blocks(rows.len(), kernel.threads);
-            self.launch(std::slice::from_ref(kernel), rows.len(), &step)?;
-            self.launch(&self.program.resident_sums, 1, &Step { group_examples: whole(blocks), ..step })?;
-            return self.launch(&self.program.update, 1, &step);
+        self.send(&varying, rows)?;
+        let Engine { recordings, device, plan, program, base, .. } = self;
+        if !self.records {
+            let launches = launches(program, plan, base, Shape::exact(is_private, examples));
+            return launches.iter().try_for_each(|(launch, step)| device.launch(*launch, step));
         }
-        for first in (0..rows.len()).step_by(self.plan.chunk) {
-            let examples = (rows.len() - first).min(self.plan.chunk);
-            self.chunk(&Step { first: whole(first), examples: whole(examples), ..step })?;
+        let shape = Shape::roomy(is_private, examples, program, plan);
+        let launches = || launches(program, plan, base, shape);
+        match recordings.of(shape, || device.record(&launches())) {
+            Take::Replay(recording) => return device.replay(recording),
+            Take::Launch => {}
+            Take::CannotRecord => self.records = false,
         }
-        self.launch(&self.program.update, 1, &step)
+        launches().iter().try_for_each(|(launch, step)| device.launch(*launch, step))
     }
 
-    /// Adds a chunk's clipped gradients to the sums.
-    fn chunk(&mut self, step: &Step) -> Result<(), DeviceError> {
-        let (examples, is_first) = (step.examples as usize, step.first == 0);
-        let step = Step { accumulate: (!is_first).into(), group_examples: step.examples, ..*step };
-        let program = &self.program;
-        self.launch(&program.forward, examples, &step)?;
-        self.launch(&program.backward, examples, &step)?;
-        if step.is_private == 0 {
-            self.launch(&program.factors, examples, &step)?;
-            self.launch(&program.plain_sums, examples, &step)?;
-            return self.launch(&program.sums, examples, &step);
+    /// Sends what the next launches read: it arrives when those before are done, as copies and kernels happen in the order
+    /// of the calls. So there is one place for it, and recordings can refer to that.
+    fn send(&mut self, varying: &Varying, rows: impl Iterator<Item = u32>) -> Result<(), DeviceError> {
+        self.message.clear();
+        varying.write(&mut self.message);
+        self.message.extend(rows.flat_map(u32::to_ne_bytes));
+        let count = varying.examples as usize;
+        if count > self.room {
+            // What was there before stays, unused: batches grow a few times, if ever. But recordings refer to it.
+            self.recordings.clear();
+            self.room = count.next_power_of_two();
+            self.base.varying = inbox(&mut self.device, self.room)?;
+            self.base.rows = self.base.varying + Varying::BYTES as u64;
         }
-        self.launch(&program.norms, examples, &step)?;
-        for first in (0..examples).step_by(self.plan.group) {
-            let group = (examples - first).min(self.plan.group);
-            let step = Step {
-                group_first: whole(first),
-                group_examples: whole(group),
-                accumulate: (!is_first || first > 0).into(),
-                ..step
-            };
-            self.launch(&program.keep, group, &step)?;
-            self.launch(&program.factors, group, &step)?;
-            self.launch(&program.kept_sums, group, &step)?;
-        }
-        self.launch(&program.sums, examples, &step)
-    }
-
-    /// Starts kernels for so many examples.
-    fn launch(&self, kernels: &[Kernel], examples: usize, step: &Step) -> Result<(), DeviceError> {
-        for kernel in kernels {
-            let launch = Launch {
-                kernel: kernel.index,
-                grid: kernel.grid.blocks(examples, kernel.threads).map(|blocks| blocks as u32),
-                threads: kernel.threads as u32,
-                shared_bytes: kernel.shared_bytes as u32,
-            };
-            self.device.launch(launch, step)?;
-        }
-        Ok(())
-    }
-
-    /// Puts the batch's rows on the device, and gives where.
-    fn upload(&mut self, rows: &[u32]) -> Result<u64, DeviceError> {
-        if rows.len() > self.room {
-            // What was there before stays, unused: batches grow a few times, if ever.
-            self.room = rows.len().next_power_of_two();
-            self.base.rows = numbers(&mut self.device, self.room)?;
-        }
-        self.device.upload(self.base.rows, &bytes(rows, |row| row.to_ne_bytes()))?;
-        Ok(self.base.rows)
+        self.device.upload(self.base.varying, &self.message)
     }
 
     /// Returns when all steps are done.
@@ -207,16 +193,19 @@ impl<D: Device> Engine<D> {
 
     /// The model's outputs for some examples of the data set, `[examples, outputs]`.
     pub fn outputs(&mut self, examples: &[u32]) -> Result<Vec<f32>, DeviceError> {
-        let rows = self.upload(examples)?;
+        let varying = Varying { examples: whole(examples.len()), ..Varying::default() };
+        self.send(&varying, examples.iter().copied())?;
         let room = self.program.room;
         let place = self.base.values + 4 * (self.program.sizes.values - room * self.outputs) as u64;
         let mut outputs = Vec::with_capacity(examples.len() * self.outputs);
         for first in (0..examples.len()).step_by(room) {
             let count = (examples.len() - first).min(room);
-            let step = Step { rows, first: whole(first), examples: whole(count), forward_only: 1, ..self.base };
-            let resident = self.program.resident.as_slice();
-            self.launch(resident, count, &step)?;
-            self.launch(&self.program.forward, count, &step)?;
+            let step = Step { first: whole(first), examples: whole(count), forward_only: 1, ..self.base };
+            for kernels in [self.program.resident.as_slice(), &self.program.forward] {
+                for launch in launches_of(kernels, count) {
+                    self.device.launch(launch, &step)?;
+                }
+            }
             let mut bytes = vec![0; 4 * count * self.outputs];
             self.device.download(place, &mut bytes)?;
             outputs.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)));
@@ -225,9 +214,9 @@ impl<D: Device> Engine<D> {
     }
 }
 
-/// A count of examples as kernels take it; chunks have fewer than 2^31.
-fn whole(count: usize) -> i32 {
-    i32::try_from(count).expect("a batch has fewer than 2^31 examples")
+/// Memory for [`Varying`], and for so many rows behind it.
+fn inbox(device: &mut impl Device, rows: usize) -> Result<u64, DeviceError> {
+    device.allocate(Varying::BYTES + 4 * rows.max(1))
 }
 
 fn bytes<T: Copy>(values: &[T], bytes: impl Fn(T) -> [u8; 4]) -> Vec<u8> {

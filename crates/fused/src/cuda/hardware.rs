@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
+    CudaContext, CudaFunction, CudaGraph, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
 };
 use cudarc::nvrtc::Ptx;
 use dpsgd_core::Kernels;
@@ -13,6 +13,7 @@ use super::arguments::Step;
 use super::cache::Cache;
 use super::compile::{compile, options, version};
 use super::device::{Device, DeviceError, Launch, Limits};
+use super::pinned::Pinned;
 
 // SAFETY: a struct of plain numbers, as the kernels have it.
 unsafe impl DeviceRepr for Step {}
@@ -24,6 +25,8 @@ pub struct Hardware {
     kernels: Vec<CudaFunction>,
     /// All that was allocated.
     memory: Vec<sys::CUdeviceptr>,
+    /// What small messages are copied from; `None` if there is no such memory.
+    pinned: Option<Pinned>,
     compiler: String,
     cache: Option<Cache>,
     /// Where the kernels came from, in words.
@@ -58,11 +61,13 @@ impl Hardware {
         // SAFETY: there is one stream, so that everything happens in the order of the calls.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(failed("stream"))?;
+        let pinned = Pinned::new(&context, &stream).ok();
         Ok(Hardware {
             context,
             stream,
             kernels: Vec::new(),
             memory: Vec::new(),
+            pinned,
             compiler,
             cache,
             origin: String::new(),
@@ -96,6 +101,8 @@ impl Hardware {
 }
 
 impl Device for Hardware {
+    type Recording = CudaGraph;
+
     fn limits(&self) -> Limits {
         use sys::CUdevice_attribute_enum as Attribute;
         Limits {
@@ -103,6 +110,8 @@ impl Device for Hardware {
             multiprocessors: self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).max(1),
             cache_bytes: self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
             memory_bytes: self.context.mem_get_info().map_or(0, |(free, _)| free),
+            tf32: self.context.compute_capability().is_ok_and(|(major, _)| major >= 8),
+            records: true,
             resident: true,
             largest_chunk: None,
         }
@@ -145,6 +154,10 @@ impl Device for Hardware {
 
     fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         self.context.bind_to_thread().map_err(failed("context"))?;
+        if let Some(pinned) = self.pinned.as_mut().filter(|_| bytes.len() <= Pinned::MOST) {
+            // SAFETY: the caller has allocated as many bytes at `to`.
+            return unsafe { pinned.send(to, bytes) }.map_err(failed("copy to the device"));
+        }
         // SAFETY: the caller has allocated as many bytes at `to`. The driver has taken the bytes when the call returns,
         // as they are not pinned.
         unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) }.map_err(failed("copy to the device"))
@@ -158,7 +171,7 @@ impl Device for Hardware {
         self.synchronize()
     }
 
-    fn launch(&self, launch: Launch, step: &Step) -> Result<(), DeviceError> {
+    fn launch(&mut self, launch: Launch, step: &Step) -> Result<(), DeviceError> {
         let [x, y, z] = launch.grid;
         let config = LaunchConfig {
             grid_dim: (x, y, z),
@@ -169,6 +182,22 @@ impl Device for Hardware {
         unsafe { self.stream.launch_builder(&self.kernels[launch.kernel]).arg(step).launch(config) }
             .map(|_| ())
             .map_err(failed("start a kernel"))
+    }
+
+    fn record(&mut self, launches: &[(Launch, Step)]) -> Option<CudaGraph> {
+        // Relaxed: nothing else goes on in this process that the capture would have to be kept from.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        self.stream.begin_capture(mode).ok()?;
+        let launched = launches.iter().try_for_each(|(launch, step)| self.launch(*launch, step));
+        // Also after an error, or the stream would never start anything again. What is wrong with the device, launches one
+        // by one will say.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).ok().flatten();
+        launched.ok().and(graph)
+    }
+
+    fn replay(&mut self, recording: &CudaGraph) -> Result<(), DeviceError> {
+        // A graph in flight that is destroyed is freed by the driver when it is done.
+        recording.launch().map_err(failed("start a recorded step"))
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {

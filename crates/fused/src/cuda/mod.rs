@@ -2,7 +2,8 @@
 //! loaded when they are asked for.
 //!
 //! A [`Plan`] of the model is written out as a [`Program`]: structs of constants and the kernels' templates
-//! (`kernels/*.cuh`). An [`Engine`] starts its kernels on a [`Device`], of which [`Hardware`] is the real one.
+//! (`kernels/*.cuh`). An [`Engine`] starts its kernels on a [`Device`], of which [`Hardware`] is the real one: the launches of
+//! a step are recorded, and then started as one.
 
 mod arguments;
 mod cache;
@@ -11,19 +12,23 @@ mod constants;
 mod device;
 mod engine;
 mod hardware;
+mod pinned;
 mod plan;
 mod program;
+mod recordings;
 mod resident;
+mod schedule;
+mod staging;
 mod tiled;
 
-pub use arguments::Step;
+pub use arguments::{Step, Varying};
 pub use cache::Cache;
-pub use compile::{Compiled, compile, load_compiler};
+pub use compile::{Compiled, compile, load_compiler, version as compiler_version};
 pub use device::{Device, DeviceError, Launch, Limits};
 pub use engine::Engine;
 pub use hardware::Hardware;
 pub use plan::Plan;
-pub use program::Program;
+pub use program::{Precision, Program, Purpose};
 
 use dpsgd_core::ModelSpec;
 

@@ -25,6 +25,28 @@ const TEMPLATES: [&str; 9] = [
     include_str!("kernels/update.cuh"),
 ];
 
+/// How operands of products are rounded. Sums, norms, factors, noise and parameters are f32 or f64 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Not at all: f32 throughout.
+    #[default]
+    F32,
+    /// To TF32, ten bits behind the point, in the products of tiles that tensor cores can take. Products whose results
+    /// are bounded by a norm that a formula gives stay exact, so that the bound holds.
+    Tf32,
+}
+
+/// What a program is made for, besides the model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Purpose {
+    /// How norms and sums are found.
+    pub methods: Methods,
+    /// How products are computed.
+    pub precision: Precision,
+    /// Examples that a batch is expected to have.
+    pub expected: usize,
+}
+
 /// Threads in a block of kernels whose threads take items one by one.
 pub const ITEM_THREADS: usize = 256;
 /// Threads in a block of the update.
@@ -38,23 +60,31 @@ pub fn update_items(plan: &Plan) -> usize {
 /// What a kernel's definition begins with. One block on a multiprocessor is enough: else the compiler would rather spill
 /// than use more registers.
 pub fn head(name: &str, threads: usize) -> String {
-    format!("extern \"C\" __global__ void __launch_bounds__({threads}, 1) kernel_{name}(const Step s)")
+    format!("extern \"C\" __global__ void __launch_bounds__({threads}, 1) kernel_{name}(const Step launch)")
 }
 
+/// What a kernel's body begins with: `s`, the step that it takes part in.
+pub const COUNTED: &str = "const Step s = counted(launch);";
+
 /// The text of a program: templates, structs of constants, kernels.
-pub fn source(plan: &Plan, slots: usize, structs: &str, kernels: &str) -> String {
+pub fn source(plan: &Plan, precision: Precision, slots: usize, structs: &str, kernels: &str) -> String {
     let mut source = include_str!("kernels/prelude.cuh").to_string();
     let Plan { parameters, kept, .. } = *plan;
     let constants = [("int PARAMETERS", parameters), ("i64 KEPT", kept), ("int SLOTS", slots)];
     for (name, value) in constants {
         writeln!(source, "constexpr {name} = {value};").expect("a string takes all");
     }
+    source.push_str(include_str!("kernels/fma.cuh"));
+    source.push_str(match precision {
+        Precision::F32 => "typedef Fma Products;\n",
+        Precision::Tf32 => concat!(include_str!("kernels/tensor.cuh"), "typedef Tensor Products;\n"),
+    });
     TEMPLATES.iter().for_each(|template| source.push_str(template));
     source + structs + kernels
 }
 
 /// A kernel and its grid.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Kernel {
     /// Its place among [`Program::names`].
     pub index: usize,
@@ -131,9 +161,9 @@ pub struct Program {
     pub factors: Vec<Kernel>,
     /// Sums of kept gradients.
     pub kept_sums: Vec<Kernel>,
-    /// Sums of what is not kept.
+    /// In private steps, sums of what is not kept.
     pub sums: Vec<Kernel>,
-    /// In plain steps, sums of what would have been kept.
+    /// In plain steps, all sums.
     pub plain_sums: Vec<Kernel>,
     /// Whole examples, forward, backward and into the blocks' sums, instead of all of the above: see [`super::resident`].
     pub resident: Option<Kernel>,
@@ -164,20 +194,23 @@ pub struct Sizes {
 
 impl Program {
     /// The program for a model on a device with these limits, and the plan that it carries out: whole examples in blocks
-    /// where `methods` leave the choice and an example fits, chunks otherwise. `expected`: examples in a batch.
-    pub fn new(
-        model: &ModelSpec,
-        methods: Methods,
-        expected: usize,
-        limits: &Limits,
-    ) -> Result<(Program, Plan), DeviceError> {
+    /// where methods and precision leave the choice and an example fits, chunks otherwise.
+    pub fn new(model: &ModelSpec, purpose: &Purpose, limits: &Limits) -> Result<(Program, Plan), DeviceError> {
+        let Purpose { methods, precision, expected } = *purpose;
+        if precision == Precision::Tf32 && !limits.tf32 {
+            return Err(DeviceError::Unsupported(
+                "no TF32: it takes a device of compute capability 8.0 or more".into(),
+            ));
+        }
+        // Blocks that take whole examples have no tiles, and so nothing for tensor cores.
         if methods == Methods::Cheapest
+            && precision == Precision::F32
             && limits.resident
             && let Some(resident) = resident::program(model, limits)?
         {
             return Ok(resident);
         }
         let plan = Plan::new(model, methods, expected, limits)?;
-        Ok((tiled::program(&plan, limits), plan))
+        Ok((tiled::program(&plan, precision, limits), plan))
     }
 }

@@ -8,7 +8,9 @@ use dpsgd_core::ModelSpec;
 use super::constants::{Constants, places};
 use super::device::{DeviceError, Limits};
 use super::plan::{Map, Operation, Plan, Positions};
-use super::program::{Grid, ITEM_THREADS, Kernel, Program, Sizes, UPDATE_THREADS, head, source, update_items};
+use super::program::{
+    COUNTED, Grid, ITEM_THREADS, Kernel, Precision, Program, Sizes, UPDATE_THREADS, head, source, update_items,
+};
 use crate::plan::{Method, Methods};
 
 /// As `RESIDENT_THREADS`.
@@ -188,7 +190,7 @@ impl<'a> Writer<'a> {
         let sizes =
             Sizes { values: ROOM * outputs, partials: blocks * self.plan.parameters, slots: 1, ..Sizes::default() };
         Program {
-            source: source(self.plan, 1, &self.structs, &kernels),
+            source: source(self.plan, Precision::F32, 1, &self.structs, &kernels),
             names,
             resident: Some(resident),
             resident_sums: vec![reduce],
@@ -213,6 +215,8 @@ impl<'a> Writer<'a> {
             writeln!(text, "{:indent$}{line}", "", indent = 4 * indent).expect("a string takes all");
         };
         line(0, "{");
+        line(1, COUNTED);
+        line(1, "if ((int)blockIdx.x >= s.examples) return;");
         line(1, "SHARED_MEMORY(shared);");
         line(1, "Step one = s;");
         line(1, "one.values = shared;");
@@ -260,5 +264,5 @@ impl<'a> Writer<'a> {
 
 /// A kernel that does nothing but call a function of its name.
 fn one_line(name: &str, threads: usize) -> String {
-    format!("{} {{ {name}(s); }}\n", head(name, threads))
+    format!("{} {{ {COUNTED} {name}(s); }}\n", head(name, threads))
 }

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use super::constants::{Constants, places};
 use super::device::Limits;
 use super::plan::{Embedding, Map, Operation, Plan, Pool, Positions, Recurrence};
-use super::program::{Grid, ITEM_THREADS, Kernel, Program, Sizes, UPDATE_THREADS, head, source, update_items};
+use super::program::{
+    COUNTED, Grid, ITEM_THREADS, Kernel, Precision, Program, Sizes, UPDATE_THREADS, head, source, update_items,
+};
 use crate::plan::Method;
 
 /// As `NORM_THREADS`.
@@ -14,13 +16,16 @@ const NORM_THREADS: usize = 128;
 const EMBEDDING_COLUMNS: usize = 32;
 const EMBEDDING_WARPS: usize = 8;
 
+/// As the larger `PAD`.
+const PAD: usize = 8;
+
 /// Templates that are told which items their threads take, as blocks use them too.
 const OF_ITEMS: [&str; 6] =
     ["gather", "relu_forward", "relu_backward", "pool_forward", "pool_backward", "loss_gradient"];
 
 /// The program for `plan` on a device with these limits.
-pub fn program(plan: &Plan, limits: &Limits) -> Program {
-    let mut writer = Writer::new(plan, limits);
+pub fn program(plan: &Plan, precision: Precision, limits: &Limits) -> Program {
+    let mut writer = Writer::new(plan, precision, limits);
     if plan.edges[0].length > 0 {
         writer.gather();
     }
@@ -70,7 +75,7 @@ impl Tile {
     /// Bytes of its operands, and of a sum over the block.
     fn shared_bytes(&self) -> usize {
         let [m, n, ..] = self.0;
-        (16 * (m + 4 + n + 4) * 4).max(self.threads() * 8)
+        (16 * (m + PAD + n + PAD) * 4).max(self.threads() * 8)
     }
 
     fn count(&self, rows: usize, columns: usize) -> [usize; 2] {
@@ -80,6 +85,7 @@ impl Tile {
 
 struct Writer<'a> {
     plan: &'a Plan,
+    precision: Precision,
     limits: &'a Limits,
     program: Program,
     structs: String,
@@ -89,10 +95,10 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(plan: &'a Plan, limits: &'a Limits) -> Self {
+    fn new(plan: &'a Plan, precision: Precision, limits: &'a Limits) -> Self {
         let (places, values) = places(plan);
         let program = Program { sizes: Sizes { values, ..Sizes::default() }, room: plan.chunk, ..Program::default() };
-        Writer { plan, limits, program, structs: String::new(), kernels: String::new(), places }
+        Writer { plan, precision, limits, program, structs: String::new(), kernels: String::new(), places }
     }
 
     fn constants(&mut self, constants: Constants) {
@@ -108,7 +114,7 @@ impl<'a> Writer<'a> {
         };
         let head = head(&full, threads);
         let span = if OF_ITEMS.contains(&template) { ", of_grid()" } else { "" };
-        writeln!(self.kernels, "{head} {{ {template}{arguments}(s{span}); }}").expect("a string takes all");
+        writeln!(self.kernels, "{head} {{ {COUNTED} {template}{arguments}(s{span}); }}").expect("a string takes all");
         self.program.names.push(format!("kernel_{full}"));
         Kernel { index, threads, shared_bytes, grid }
     }
@@ -153,17 +159,25 @@ impl<'a> Writer<'a> {
         self.constants(constants);
 
         let grid = Grid::Examples { tiles, each: parts };
-        let mut sums = vec![self.kernel("map_sum", name, weights.threads(), weights.shared_bytes(), grid)];
+        // Private steps that keep gradients need no sum of products, and exact products do for both.
+        let (is_kept, is_exact) = (map.method == Method::Kept, self.precision == Precision::F32);
+        let template = if is_exact { "map_sum" } else { "plain_sum" };
+        let mut plain = vec![self.kernel(template, name, weights.threads(), weights.shared_bytes(), grid)];
+        let mut private = plain.clone();
+        if !is_exact && !is_kept {
+            private = vec![self.kernel("map_sum", name, weights.threads(), weights.shared_bytes(), grid)];
+        }
         if reduces {
-            sums.push(self.kernel("map_reduce", name, ITEM_THREADS, 0, Grid::ItemsOnce(length)));
+            let reduce = self.kernel("map_reduce", name, ITEM_THREADS, 0, Grid::ItemsOnce(length));
+            private.push(reduce.clone());
+            plain.push(reduce);
         }
         let partials = self.plan.chunk.div_ceil(parts) * length;
         self.program.sizes.partials = self.program.sizes.partials.max(partials);
-        let sums_too = match map.method {
-            Method::Kept => &mut self.program.plain_sums,
-            _ => &mut self.program.sums,
-        };
-        sums_too.extend(sums);
+        self.program.plain_sums.extend(plain);
+        if !is_kept {
+            self.program.sums.extend(private);
+        }
         match map.method {
             Method::Kept => {
                 let grid = Grid::Examples { tiles, each: 1 };
@@ -294,6 +308,7 @@ impl<'a> Writer<'a> {
         let shared = (rows * EMBEDDING_COLUMNS + EMBEDDING_WARPS) * 4;
         let grid = Grid::Fixed([vocabulary.div_ceil(rows), columns]);
         let sum = self.kernel("embedding_sum", &name, EMBEDDING_WARPS * 32, shared, grid);
+        self.program.plain_sums.push(sum.clone());
         self.program.sums.push(sum);
     }
 
@@ -307,7 +322,7 @@ impl<'a> Writer<'a> {
         let update = self.kernel("update", "", UPDATE_THREADS, 0, Grid::ItemsOnce(update_items(self.plan)));
         self.program.update.push(update);
         let Sizes { slots, .. } = self.program.sizes;
-        self.program.source = source(self.plan, slots, &self.structs, &self.kernels);
+        self.program.source = source(self.plan, self.precision, slots, &self.structs, &self.kernels);
         self.program
     }
 }

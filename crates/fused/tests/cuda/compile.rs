@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use dpsgd_conformance::odd_models;
 use dpsgd_core::ModelSpec;
-use dpsgd_fused::cuda::{Cache, Limits, Program, compile, load_compiler};
+use dpsgd_fused::cuda::{Cache, Limits, Precision, Program, Purpose, compile, compiler_version, load_compiler};
 use dpsgd_fused::plan::{Method, Methods};
 
 /// Whether there is NVRTC: on the library path, or in this checkout's environments. Says if not.
@@ -25,11 +25,38 @@ fn is_available() -> bool {
 fn limits(architecture: &str) -> Limits {
     let (shared_bytes, multiprocessors) = if architecture == "sm_80" { (166_912, 108) } else { (232_448, 132) };
     let (cache_bytes, memory_bytes) = (50 << 20, 80 << 30);
-    Limits { shared_bytes, multiprocessors, cache_bytes, memory_bytes, resident: true, largest_chunk: None }
+    Limits {
+        shared_bytes,
+        multiprocessors,
+        cache_bytes,
+        memory_bytes,
+        tf32: true,
+        records: true,
+        resident: true,
+        largest_chunk: None,
+    }
 }
 
-fn program(model: &ModelSpec, methods: Methods, limits: &Limits) -> Program {
-    Program::new(model, methods, 256, limits).expect("a program").0
+fn program(model: &ModelSpec, methods: Methods, precision: Precision, limits: &Limits) -> Program {
+    Program::new(model, &Purpose { methods, precision, expected: 256 }, limits).expect("a program").0
+}
+
+/// What the compiler makes of a program, or what it made of it when this test ran before: its report, and the PTX.
+fn compiled(program: &Program, architecture: &str) -> (String, String) {
+    // With all that the options depend on.
+    let parts = [architecture, include_str!("../../src/cuda/compile.rs")].map(str::to_string);
+    let key = Cache::key(&program.source, &parts, &compiler_version().expect("NVRTC"));
+    let cache = Cache::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvrtc"));
+    let known = cache.get(&key).and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = known.unwrap_or_else(|| {
+        let compiled = compile(&program.source, architecture).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!compiled.cubin.is_empty());
+        let text = format!("{}\0{}", compiled.log, compiled.ptx);
+        cache.put(&key, text.as_bytes()).expect("stored");
+        text
+    });
+    let (log, ptx) = text.split_once('\0').expect("two parts");
+    (log.to_string(), ptx.to_string())
 }
 
 /// The lines of the assembler's report that speak of spills or of a stack.
@@ -40,25 +67,66 @@ fn spills(log: &str) -> Vec<&str> {
         .collect()
 }
 
-#[test]
-fn every_kernel_compiles_for_every_architecture_and_spills_nothing() {
+/// Compiles all kernels of these models, and looks for spills, and for tensor cores where they should be.
+fn check(names: impl IntoIterator<Item = &'static str>, architecture: &str, precision: Precision) {
     if !is_available() {
         return;
     }
-    for model in ModelSpec::built_in_names().map(|name| ModelSpec::built_in(name).expect("built in")) {
-        for architecture in ["sm_80", "sm_90", "sm_90a"] {
-            let program = program(&model, Methods::Cheapest, &limits(architecture));
-            let compiled =
-                compile(&program.source, architecture).unwrap_or_else(|error| panic!("{}: {error}", model.name));
-            assert!(!compiled.cubin.is_empty());
-            for name in &program.names {
-                let said = compiled.log.contains(&format!("'{name}'"));
-                assert!(said, "{}: the assembler says nothing of {name}:\n{}", model.name, compiled.log);
-            }
-            let spills = spills(&compiled.log);
-            assert!(spills.is_empty(), "{} for {architecture}: {spills:?}\n{}", model.name, compiled.log);
+    for model in names.into_iter().map(|name| ModelSpec::built_in(name).expect("built in")) {
+        let program = program(&model, Methods::Cheapest, precision, &limits(architecture));
+        let (log, ptx) = compiled(&program, architecture);
+        for name in &program.names {
+            let said = log.contains(&format!("'{name}'"));
+            assert!(said, "{}: the assembler says nothing of {name}:\n{log}", model.name);
+        }
+        let spills = spills(&log);
+        assert!(spills.is_empty(), "{} for {architecture}: {spills:?}\n{log}", model.name);
+        let words = ["mma.", "tf32"].map(|word| ptx.contains(word));
+        assert_eq!(words, [precision == Precision::Tf32; 2], "{} for {architecture}", model.name);
+        // The products of all layers: forward, and of the weights.
+        if precision == Precision::Tf32 {
+            let entries = ptx.split(".entry ").skip(1);
+            let with = entries.filter(|entry| entry.contains("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"));
+            let with: Vec<&str> = with.filter_map(|entry| entry.split('(').next()).collect();
+            let products = ["map_forward", "map_backward", "map_keep", "plain_sum"];
+            let wanted = program.names.iter().filter(|name| products.iter().any(|product| name.ends_with(product)));
+            assert_eq!(with.len(), wanted.clone().count(), "{with:?}");
+            assert!(wanted.clone().all(|name| with.contains(&name.as_str())), "{with:?}");
         }
     }
+}
+
+/// Built-in models that between them have every kind of product.
+const LAYERS: [&str; 3] = ["mnist-cnn", "cifar10-cnn", "lstm"];
+
+#[test]
+fn every_kernel_compiles_for_sm_80_and_spills_nothing() {
+    check(ModelSpec::built_in_names(), "sm_80", Precision::F32);
+}
+
+#[test]
+fn every_kernel_compiles_for_sm_90_and_spills_nothing() {
+    check(ModelSpec::built_in_names(), "sm_90", Precision::F32);
+}
+
+#[test]
+fn every_kernel_compiles_for_sm_90a_and_spills_nothing() {
+    check(ModelSpec::built_in_names(), "sm_90a", Precision::F32);
+}
+
+#[test]
+fn products_in_tf32_compile_for_sm_80_and_spills_nothing() {
+    check(LAYERS, "sm_80", Precision::Tf32);
+}
+
+#[test]
+fn every_kernel_in_tf32_compiles_for_sm_90_and_spills_nothing() {
+    check(ModelSpec::built_in_names(), "sm_90", Precision::Tf32);
+}
+
+#[test]
+fn products_in_tf32_compile_for_sm_90a_and_spills_nothing() {
+    check(LAYERS, "sm_90a", Precision::Tf32);
 }
 
 #[test]
@@ -68,9 +136,9 @@ fn kernels_of_odd_models_and_of_every_method_compile() {
     }
     for model in odd_models().into_iter().filter(|model| ["uneven windows", "two LSTMs"].contains(&&*model.name)) {
         for method in [Method::Kept, Method::Ghost] {
-            let program = program(&model, Methods::Only(method), &limits("sm_90"));
-            let compiled = compile(&program.source, "sm_90").unwrap_or_else(|error| panic!("{}: {error}", model.name));
-            assert!(spills(&compiled.log).is_empty(), "{}: {}", model.name, compiled.log);
+            let program = program(&model, Methods::Only(method), Precision::F32, &limits("sm_90"));
+            let (log, _) = compiled(&program, "sm_90");
+            assert!(spills(&log).is_empty(), "{}: {log}", model.name);
         }
     }
 }

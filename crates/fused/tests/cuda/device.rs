@@ -7,6 +7,8 @@ use dpsgd_core::{
 };
 use dpsgd_fused::Fused;
 
+use crate::precision;
+
 /// `fused` on the first device, whatever the job says.
 struct OnDevice(Fused);
 
@@ -114,6 +116,7 @@ fn steps_on_the_device_match_the_oracle() {
     conformance::a_non_finite_example_contributes_nothing::<OnDevice>(&model("mnist-cnn"), None);
     conformance::an_empty_batch_adds_noise_and_nothing_else::<OnDevice>(&model("ffnn"), None);
     conformance::noise_is_normal_fresh_and_seeded::<OnDevice>(None);
+    precision::check_errors::<OnDevice>();
 }
 
 /// Parameters after steps with noise.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dpsgd_core::{BatchRef, Description, DpSgd, Load, Params, Strategy, StrategyError};
-use dpsgd_fused::cuda::{Device, DeviceError, Engine, Launch, Limits, Step, noise_order};
+use dpsgd_fused::cuda::{Device, DeviceError, Engine, Launch, Limits, Precision, Purpose, Step, Varying, noise_order};
 use dpsgd_fused::noise::Key;
 use dpsgd_fused::plan::{Method, Methods, Plan};
 
@@ -27,6 +27,12 @@ pub struct Settings {
     pub shared_bytes: usize,
     /// Multiprocessors, which decide how sums are cut.
     pub multiprocessors: usize,
+    /// Whether steps are to be recorded.
+    pub records: bool,
+    /// Whether they can be, if they are to.
+    pub can_record: bool,
+    /// A place in the program's source, and what to put there instead: a fault.
+    pub fault: Option<(&'static str, &'static str)>,
 }
 
 impl Settings {
@@ -38,6 +44,9 @@ impl Settings {
             cache_bytes: 50 << 20,
             shared_bytes: 232_448,
             multiprocessors: 132,
+            records: true,
+            can_record: true,
+            fault: None,
         }
     }
 }
@@ -83,15 +92,55 @@ struct Library {
 const FENCE: usize = 64;
 const FENCE_BYTE: u8 = 0xa5;
 
+/// A device that starts nothing before it is waited for: so that what a step reads must still be there by then.
 pub struct Emulator {
     settings: Settings,
     library: Option<Library>,
     memory: Vec<(Vec<u128>, usize)>,
+    started: Vec<Started>,
+    replays: usize,
+}
+
+/// What is still to be done.
+enum Started {
+    Copy(u64, Vec<u8>),
+    Kernel(Launch, Box<Step>),
 }
 
 impl Emulator {
     pub fn new() -> Self {
-        Emulator { settings: SETTINGS.get(), library: None, memory: Vec::new() }
+        Emulator { settings: SETTINGS.get(), library: None, memory: Vec::new(), started: Vec::new(), replays: 0 }
+    }
+
+    /// How many recordings were started.
+    pub fn replays(&self) -> usize {
+        self.replays
+    }
+
+    /// Does all that was started.
+    fn go_on(&mut self) {
+        for started in std::mem::take(&mut self.started) {
+            match started {
+                Started::Kernel(launch, step) => self.run(launch, &step),
+                // SAFETY: the range is one allocation's, as was checked.
+                Started::Copy(to, bytes) => unsafe {
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
+                },
+            }
+        }
+    }
+
+    fn run(&self, launch: Launch, step: &Step) {
+        let library = self.library.as_ref().expect("kernels are built first");
+        let Launch { kernel, grid, threads, shared_bytes } = launch;
+        let kernel = library.kernels[kernel];
+        // SAFETY: the kernel takes a `Step`; its addresses are of allocations that live as long as `self`.
+        let outcome = unsafe { (library.run)(kernel, step, grid.as_ptr(), threads, shared_bytes, self.settings.order) };
+        match outcome {
+            0 => {}
+            1 => panic!("threads of a block wait at different barriers: {launch:?}"),
+            _ => panic!("a kernel wrote behind its shared memory: {launch:?}"),
+        }
     }
 
     fn check_fences(&self) {
@@ -117,6 +166,7 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         if !std::thread::panicking() {
+            self.go_on();
             self.check_fences();
         }
     }
@@ -124,7 +174,8 @@ impl Drop for Emulator {
 
 /// Compiles a program, or finds it compiled.
 fn library(source: &str) -> PathBuf {
-    let mut flags = vec!["-O2", "-fPIC", "-shared", "-x", "c++", "-std=c++17", "-w"];
+    // Programs are many and their steps few: what more would make them faster takes longer than they do.
+    let mut flags = vec!["-O1", "-fPIC", "-shared", "-x", "c++", "-std=c++17", "-w"];
     // Sums and products are rounded one by one, and memory may be read as another type, as on a device.
     flags.extend(["-ffp-contract=off", "-fno-strict-aliasing"]);
     if std::arch::is_x86_feature_detected!("fma") && std::arch::is_x86_feature_detected!("avx2") {
@@ -151,27 +202,37 @@ fn library(source: &str) -> PathBuf {
 }
 
 impl Device for Emulator {
+    type Recording = Vec<(Launch, Step)>;
+
     fn limits(&self) -> Limits {
         Limits {
             shared_bytes: self.settings.shared_bytes,
             multiprocessors: self.settings.multiprocessors,
             cache_bytes: self.settings.cache_bytes,
             memory_bytes: 16 << 30,
+            tf32: true,
+            records: self.settings.records,
             resident: self.settings.resident,
             largest_chunk: self.settings.chunk,
         }
     }
 
     fn build(&mut self, source: &str, kernels: &[String]) -> Result<(), DeviceError> {
-        let path = library(source);
+        let source = match self.settings.fault {
+            Some((right, _)) if !source.contains(right) => panic!("no such place for a fault: {right}"),
+            Some((right, wrong)) => source.replace(right, wrong),
+            None => source.to_string(),
+        };
+        let path = library(&source);
         // SAFETY: a library that was compiled for this; loading it runs nothing.
         let library = unsafe { libloading::Library::new(&path) }.expect("a library that was just compiled");
         // SAFETY: the functions are what `emulator_after.hpp` and the program say.
         let (run, bytes) = unsafe {
-            let bytes = library.get::<unsafe extern "C" fn() -> usize>(b"emulator_step_bytes").expect("the emulator");
-            (*library.get::<Run>(b"emulator_run").expect("the emulator"), bytes())
+            let bytes = ["emulator_step_bytes", "emulator_varying_bytes"]
+                .map(|name| library.get::<unsafe extern "C" fn() -> usize>(name.as_bytes()).expect("the emulator")());
+            (*library.get::<Run>(b"emulator_run").expect("the emulator"), bytes)
         };
-        assert_eq!(bytes, size_of::<Step>(), "both languages have the same `Step`");
+        assert_eq!(bytes, [size_of::<Step>(), Varying::BYTES], "both languages have the same structs");
         let find = |name: &String| {
             // SAFETY: only its address is taken.
             unsafe { *library.get::<*const ()>(name.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}")) }
@@ -195,35 +256,38 @@ impl Device for Emulator {
 
     fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         self.check_range(to, bytes.len());
-        // SAFETY: the range is one allocation's, as was checked.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        self.started.push(Started::Copy(to, bytes.to_vec()));
         Ok(())
     }
 
     fn download(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
         self.check_range(from, bytes.len());
+        self.go_on();
         self.check_fences();
         // SAFETY: the range is one allocation's, as was checked.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
 
-    fn launch(&self, launch: Launch, step: &Step) -> Result<(), DeviceError> {
-        let library = self.library.as_ref().expect("kernels are built first");
-        let Launch { kernel, grid, threads, shared_bytes } = launch;
+    fn launch(&mut self, launch: Launch, step: &Step) -> Result<(), DeviceError> {
+        let Launch { grid, threads, shared_bytes, .. } = launch;
         assert!(shared_bytes as usize <= self.settings.shared_bytes, "{launch:?}");
         assert!(threads <= 1024 && grid[0] > 0 && grid[1..].iter().all(|size| (1..65536).contains(size)), "{launch:?}");
-        let kernel = library.kernels[kernel];
-        // SAFETY: the kernel takes a `Step`; its addresses are of allocations that live as long as `self`.
-        let outcome = unsafe { (library.run)(kernel, step, grid.as_ptr(), threads, shared_bytes, self.settings.order) };
-        match outcome {
-            0 => Ok(()),
-            1 => panic!("threads of a block wait at different barriers: {launch:?}"),
-            _ => panic!("a kernel wrote behind its shared memory: {launch:?}"),
-        }
+        self.started.push(Started::Kernel(launch, Box::new(*step)));
+        Ok(())
+    }
+
+    fn record(&mut self, launches: &[(Launch, Step)]) -> Option<Self::Recording> {
+        self.settings.can_record.then(|| launches.to_vec())
+    }
+
+    fn replay(&mut self, recording: &Self::Recording) -> Result<(), DeviceError> {
+        self.replays += 1;
+        recording.iter().try_for_each(|(launch, step)| self.launch(*launch, step))
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {
+        self.go_on();
         Ok(())
     }
 
@@ -247,12 +311,20 @@ pub struct Emulated {
     params: Params,
 }
 
+impl Emulated {
+    /// The device.
+    pub fn emulator(&self) -> &Emulator {
+        self.engine.device()
+    }
+}
+
 fn failed(error: DeviceError) -> StrategyError {
     StrategyError::Failed(error.to_string())
 }
 
 impl Strategy for Emulated {
     const NAME: &'static str = "fused";
+    /// And `tf32`, whose errors are larger.
     const VARIANTS: &'static [&'static str] = &["best", "kept", "ghost"];
 
     fn load(job: Load) -> Result<Self, StrategyError> {
@@ -267,9 +339,13 @@ impl Strategy for Emulated {
         };
         let plan = Plan::new(&job.model, Methods::default()).expect("a valid model");
         let order = noise_order(&job.model, &plan);
-        let expected = job.dp.expected_batch_size as usize;
+        let precision = match job.settings.variant.as_deref() {
+            Some("tf32") => Precision::Tf32,
+            _ => Precision::F32,
+        };
+        let purpose = Purpose { methods, precision, expected: job.dp.expected_batch_size as usize };
         let mut engine =
-            Engine::new(Emulator::new(), &job.model, methods, expected, &job.dataset, &key, &order).map_err(failed)?;
+            Engine::new(Emulator::new(), &job.model, &purpose, &job.dataset, &key, &order).map_err(failed)?;
         engine.write(&job.params).map_err(failed)?;
         Ok(Emulated { engine, dp: job.dp, params: job.params })
     }

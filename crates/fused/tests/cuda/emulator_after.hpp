@@ -48,13 +48,13 @@ static std::vector<unsigned> permutation(unsigned count, uint64_t order) {
 }
 
 // All threads of a block to their end. 0, or what went wrong.
-static int run_block(Block& block, std::vector<char>& stacks, std::vector<Thread>& threads, const std::vector<unsigned>& order) {
+static int run_block(Block& block, char* stacks, std::vector<Thread>& threads, const std::vector<unsigned>& order) {
     for (unsigned i = 0; i < threads.size(); i++) {
         // As if `run_thread` had been called and had saved six registers.
-        void** top = (void**)((uintptr_t)(stacks.data() + (i + 1) * STACK) / 16 * 16);
+        void** top = (void**)((uintptr_t)(stacks + (i + 1) * STACK) / 16 * 16);
         top[-1] = 0;
         top[-2] = (void*)run_thread;
-        threads[i] = Thread{top - 8, NOWHERE, false};
+        threads[i] = Thread{top - 8, NOWHERE, false, {}};
         std::memset(top - 8, 0, 6 * sizeof(void*));
     }
     block.threads = threads.data();
@@ -103,6 +103,10 @@ extern "C" size_t emulator_step_bytes() {
     return sizeof(Step);
 }
 
+extern "C" size_t emulator_varying_bytes() {
+    return sizeof(Varying);
+}
+
 // Runs all blocks, one after another in the order that `order` stands for. 0 if all went well; 1 if threads of a block wait
 // at different barriers; 2 if something was written behind shared memory.
 extern "C" int emulator_run(emulator::Kernel kernel, const Step* step, const unsigned* grid, unsigned threads,
@@ -110,7 +114,8 @@ extern "C" int emulator_run(emulator::Kernel kernel, const Step* step, const uns
     using namespace emulator;
     emulator::kernel = kernel;
     argument = step;
-    std::vector<char> stacks(threads * STACK);
+    // Not set to anything: most of it is never touched.
+    std::unique_ptr<char[]> stacks(new char[threads * STACK]);
     std::vector<Thread> all(threads);
     std::vector<double> shared((shared_bytes + FENCE_BYTES + 15) / 8 + 2);
     unsigned char* bytes = (unsigned char*)(((uintptr_t)shared.data() + 15) / 16 * 16);
@@ -126,7 +131,7 @@ extern "C" int emulator_run(emulator::Kernel kernel, const Step* step, const uns
         std::memset(bytes, 0xff, shared_bytes);
         std::memset(bytes + shared_bytes, FENCE, FENCE_BYTES);
         block.block = Index{i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
-        outcome = run_block(block, stacks, all, thread_order);
+        outcome = run_block(block, stacks.get(), all, thread_order);
         for (size_t at = 0; at < FENCE_BYTES && outcome == 0; at++) {
             outcome = bytes[shared_bytes + at] == FENCE ? 0 : 2;
         }

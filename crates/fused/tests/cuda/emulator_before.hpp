@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #define __global__
@@ -24,6 +25,7 @@ struct Thread {
     void* stack_pointer;
     Wait wait;
     bool predicate;
+    float operands[6];
 };
 
 // The block that this thread of the host is running.
@@ -60,6 +62,47 @@ static inline unsigned __ballot_sync(unsigned, bool predicate) {
     emulator::wait(emulator::AT_WARP);
     return bits;
 }
+
+// The nearest number with ten bits behind the point; ties go away from zero.
+static inline float tensor_operand(float a) {
+    unsigned bits;
+    std::memcpy(&bits, &a, 4);
+    if ((bits & 0x7f800000u) != 0x7f800000u) {
+        bits = (bits + 0x1000u) & ~0x1fffu;
+    } else if ((bits & 0x007fffffu) != 0) {
+        bits = 0x7fffffffu;
+    }
+    std::memcpy(&a, &bits, 4);
+    return a;
+}
+
+// mma.m16n8k8 with .tf32: the lanes' fragments lie as PTX lays them down. What PTX leaves open, the order of additions and
+// how they are rounded, is here that of a loop in f32. The low bits of operands, which PTX ignores, must be zero.
+static inline void tensor_product(float* sums, const float (&a)[4], const float (&b)[2]) {
+    unsigned own = threadIdx.x, first = own / 32 * 32, lane = own % 32;
+    emulator::Thread* threads = emulator::running->threads + first;
+    for (int i = 0; i < 6; i++) {
+        float operand = i < 4 ? a[i] : b[i - 4];
+        unsigned bits;
+        std::memcpy(&bits, &operand, 4);
+        if ((bits & 0x1fffu) != 0 && operand == operand) {
+            std::abort();
+        }
+        threads[lane].operands[i] = operand;
+    }
+    emulator::wait(emulator::AT_WARP);
+    for (unsigned i = 0; i < 4; i++) {
+        // Rows of A are lanes by fours, and eight rows further; columns of A are lanes within fours, and four further.
+        unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 8; k++) {
+            float left = threads[row % 8 * 4 + k % 4].operands[row / 8 + k / 4 * 2];
+            float right = threads[column * 4 + k % 4].operands[4 + k / 4];
+            sums[i] += left * right;
+        }
+    }
+    emulator::wait(emulator::AT_WARP);
+}
+#define TENSOR_CORES
 
 static inline void atomicAdd(unsigned long long* to, unsigned long long value) {
     *to += value;

@@ -6,9 +6,12 @@ mod conformance;
 mod device;
 mod emulator;
 mod extremes;
+mod faults;
 #[path = "../generated/mod.rs"]
 mod generated;
 mod generated_models;
 mod noise;
+mod precision;
+mod recorded;
 #[path = "../steps_against_oracle/mod.rs"]
 mod steps_against_oracle;

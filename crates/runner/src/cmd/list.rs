@@ -34,7 +34,9 @@ fn strategies(host: &Host, registry: &Registry) {
         let devices: Vec<&str> = entry.devices.iter().map(|device| device.name()).collect();
         println!("  {:<16} {}", entry.name, entry.description);
         for variant in &entry.variants {
-            println!("    {:<14} {}", format!(":{}", variant.name), variant.description);
+            let only = variant.devices.iter().flatten().map(|device| device.name()).collect::<Vec<&str>>();
+            let only = if only.is_empty() { String::new() } else { format!(" (only on {})", only.join(", ")) };
+            println!("    {:<14} {}{only}", format!(":{}", variant.name), variant.description);
         }
         println!("    runs on {}; {}", devices.join(", "), availability(host, entry));
     }

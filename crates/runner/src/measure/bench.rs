@@ -48,9 +48,8 @@ impl Bench<'_> {
         if let Some(reason) = self.device_missing {
             return Err(unavailable(reason.to_string()));
         }
-        let entry = self.entry(contender);
-        if !entry.runs_on(self.config.device) {
-            return Err(unavailable(format!("{} does not run on {}", entry.name, self.config.device)));
+        if let Some(reason) = contender.not_on(self.config.device) {
+            return Err(unavailable(reason));
         }
         let launcher =
             self.toolbox.launcher(&contender.strategy).map_err(|missing| unavailable(missing.to_string()))?;

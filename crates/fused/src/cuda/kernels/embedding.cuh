@@ -30,6 +30,7 @@ template <class L>
 __device__ inline void embedding_norm(const Step& s) {
     SHARED_MEMORY(shared);
     int example = blockIdx.x;
+    if (example >= s.examples) return;
     const int* tokens = tokens_of(s, example, L::TIME);
     const float* dy = s.gradients + L::OUT + (i64)example * L::LENGTH;
     double norm = 0.0;

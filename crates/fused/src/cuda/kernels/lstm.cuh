@@ -29,6 +29,7 @@ template <class L>
 __device__ inline void lstm_forward(const Step& s) {
     SHARED_MEMORY(memory);
     typedef Recurrence<L> R;
+    if ((int)blockIdx.x * L::EXAMPLES >= s.examples) return;
     float* shared = memory;
     const float* w = R::weights(s, shared);
     float* h = shared;                            // [EXAMPLES][H]
@@ -87,6 +88,7 @@ template <class L>
 __device__ inline void lstm_backward(const Step& s) {
     SHARED_MEMORY(memory);
     typedef Recurrence<L> R;
+    if ((int)blockIdx.x * L::EXAMPLES >= s.examples) return;
     constexpr int PARTS = 4;
     float* shared = memory;
     const float* w = R::weights(s, shared);

@@ -34,6 +34,7 @@ __device__ inline int map_parameter(int m, int n) {
 template <class L>
 struct MapForward {
     typedef typename L::ForwardTile T;
+    typedef Products Arithmetic;
     static constexpr bool A_K_FAST = L::SEQUENCE || L::T == 1, B_K_FAST = true, M_FAST = !A_K_FAST;
     const float* x;
     const float* theta;
@@ -56,6 +57,7 @@ struct MapForward {
 
 template <class L>
 __device__ inline void map_forward(const Step& s) {
+    if ((int)blockIdx.x * MapForward<L>::T::M >= s.examples * L::T) return;
     MapForward<L> problem{s.values + L::IN, s.theta, s.values + L::OUT, s.examples * L::T};
     product_of_block(problem, L::D);
 }
@@ -64,6 +66,7 @@ __device__ inline void map_forward(const Step& s) {
 template <class L>
 struct MapBackward {
     typedef typename L::BackwardTile T;
+    typedef Products Arithmetic;
     static constexpr int TAPS = L::SEQUENCE ? 1 : L::KH * L::KW;
     static constexpr int PIXELS = L::SEQUENCE ? L::T : L::H * L::W;
     static constexpr int COLUMNS = L::SEQUENCE ? L::D : L::C;
@@ -101,15 +104,17 @@ struct MapBackward {
 
 template <class L>
 __device__ inline void map_backward(const Step& s) {
+    if ((int)blockIdx.x * MapBackward<L>::T::M >= s.examples * MapBackward<L>::PIXELS) return;
     MapBackward<L> problem{s.gradients + L::OUT, s.theta, s.values + L::IN, s.gradients + L::IN,
                            s.examples * MapBackward<L>::PIXELS};
     product_of_block(problem, MapBackward<L>::DEPTH);
 }
 
 // The gradient of the parameters over some examples, each with its factor: rows are outputs, columns inputs, and the bias.
-template <class L>
+template <class L, class Arithmetic_>
 struct MapWeights {
     typedef typename L::WeightsTile T;
+    typedef Arithmetic_ Arithmetic;
     static constexpr bool A_K_FAST = !L::SEQUENCE && L::T > 1, B_K_FAST = A_K_FAST, M_FAST = false;
     static constexpr int COLUMNS = L::HAS_BIAS ? L::D + 1 : L::D;
     const float* x;
@@ -137,37 +142,48 @@ struct MapWeights {
     }
 };
 
-// The clipped sum over a part of the chunk: blocks along z are parts.
-template <class L>
-__device__ inline void map_sum(const Step& s) {
+// The sum over a part of the chunk, each example times its factor: blocks along z are parts.
+template <class L, class Arithmetic>
+__device__ inline void sum_of_part(const Step& s) {
     int begin = blockIdx.z * L::EXAMPLES_PER_PART;
+    if (begin >= s.examples) return;
     int end = min(begin + L::EXAMPLES_PER_PART, s.examples);
-    MapWeights<L> problem{s.values + L::IN + (i64)begin * L::IN_LENGTH, s.gradients + L::OUT + (i64)begin * L::OUT_LENGTH,
+    MapWeights<L, Arithmetic> problem{s.values + L::IN + (i64)begin * L::IN_LENGTH, s.gradients + L::OUT + (i64)begin * L::OUT_LENGTH,
                           s.factors + begin, s.partials + L::PARTIALS + (i64)blockIdx.z * L::PARAMETERS,
                           (end - begin) * L::T};
     product_of_block(problem, problem.depth);
+}
+
+// The clipped sum. Norms that a formula gives are those of the exact product, so this is it, whatever other products are.
+template <class L>
+__device__ inline void map_sum(const Step& s) {
+    sum_of_part<L, Fma>(s);
+}
+
+// The sum in plain steps, which bounds nothing.
+template <class L>
+__device__ inline void plain_sum(const Step& s) {
+    sum_of_part<L, Products>(s);
 }
 
 // One example's gradient, kept, and the sum of its squares: blocks along z are examples of the group.
 template <class L>
 __device__ inline void map_keep(const Step& s) {
     SHARED_MEMORY(shared);
-    typedef MapWeights<L> P;
+    typedef MapWeights<L, Products> P;
+    if ((int)blockIdx.z >= s.group_examples) return;
     int example = s.group_first + blockIdx.z;
     P p{s.values + L::IN + (i64)example * L::IN_LENGTH, s.gradients + L::OUT + (i64)example * L::OUT_LENGTH, 0,
         s.kept + (i64)blockIdx.z * KEPT + L::KEPT_AT, L::T};
-    float sums[P::T::TM][P::T::TN];
+    float sums[P::T::SUMS];
     int m = blockIdx.x * P::T::M, n = blockIdx.y * P::T::N;
     product_tile(p, m, n, p.depth, shared, sums);
     store_tile(p, m, n, sums);
     // Numbers outside the matrix are 0.
     double squares = 0.0;
 #pragma unroll
-    for (int i = 0; i < P::T::TM; i++) {
-#pragma unroll
-        for (int j = 0; j < P::T::TN; j++) {
-            squares += (double)sums[i][j] * sums[i][j];
-        }
+    for (int i = 0; i < P::T::SUMS; i++) {
+        squares += (double)sums[i] * sums[i];
     }
     squares = block_sum(squares, (double*)shared);
     if (threadIdx.x == 0) {

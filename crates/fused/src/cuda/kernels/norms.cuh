@@ -8,6 +8,7 @@ template <class L>
 __device__ inline void rank_one_norm(const Step& s) {
     SHARED_MEMORY(shared);
     int example = blockIdx.x;
+    if (example >= s.examples) return;
     const float* x = s.values + L::IN + (i64)example * L::IN_LENGTH;
     const float* dy = s.gradients + L::OUT + (i64)example * L::OUT_LENGTH;
     double a = 0.0, g = 0.0;
@@ -35,6 +36,7 @@ __device__ inline void ghost_norm(const Step& s) {
     constexpr i64 PAIRS = (i64)L::T * L::T;
     double* parts = (double*)shared;                  // [blockDim.x][2]
     int example = blockIdx.x;
+    if (example >= s.examples) return;
     const float* x = s.values + L::IN + (i64)example * L::IN_LENGTH;
     const float* dy = s.gradients + L::OUT + (i64)example * L::OUT_LENGTH;
     double norm = 0.0, size = 0.0;
@@ -98,7 +100,7 @@ __device__ inline void clip_factors(const Step& s) {
             norm += s.squares[example * SLOTS + slot];
         }
         bool left_out = false;
-        s.factors[example] = clip_factor(norm, s.clip_norm, left_out);
+        s.factors[example] = clip_factor(norm, s.varying->clip_norm, left_out);
         if (left_out) {
             atomicAdd(s.non_finite, (u64)1);
         }

@@ -12,8 +12,20 @@ typedef long long i64;
 #define SHARED_MEMORY(name) extern __shared__ __align__(16) float name[]
 #endif
 
-// The argument of every kernel. `arguments.rs` has the same struct. "Chunk": the examples whose values and gradients are in
-// memory at once. "Group": those of a chunk whose kept gradients are.
+// What differs from step to step, in the device's memory: so a step that was recorded once can be started again. Its rows
+// come behind it. `arguments.rs` has the same structs.
+struct Varying {
+    u64 number;            // of the step
+    double clip_norm;
+    float rate;            // eta / B
+    float noise;           // sigma C
+    int examples;          // in the batch
+    int padding;
+};
+
+// The argument of every kernel. "Chunk": the examples whose values and gradients are in memory at once. "Group": those of a
+// chunk whose kept gradients are. Of both, the launch has the most that there can be; `counted` makes of it how many there
+// are.
 struct Step {
     float* theta;          // [PARAMETERS], PyTorch's tensors one after another
     float* sums;           // [PARAMETERS], the sum of clipped gradients
@@ -32,20 +44,30 @@ struct Step {
     const float* targets;
     const u32* rows;       // the rows of the data set that make up the batch
     const u32* order;      // [PARAMETERS], the parameter that each normal of the noise belongs to
-    u64 number;            // of the step
-    double clip_norm;
+    const Varying* varying;
     u32 key[8];            // of the noise
-    float rate;            // eta / B
-    float noise;           // sigma C
     int first;             // the chunk's first example in the batch
     int examples;          // in the chunk
     int group_first;       // the group's first example in the chunk
     int group_examples;    // in the group
     int accumulate;        // whether sums of parameters already hold those of other chunks or groups
     int is_private;
-    int has_sum;           // whether the batch has examples
     int forward_only;      // whether to stop at the outputs (whole examples only)
+    int padding;
 };
+
+// `count`, but from 0 to `most`.
+__device__ inline int within(int count, int most) {
+    return count < 0 ? 0 : count > most ? most : count;
+}
+
+// The step with the examples that the batch has in this chunk and group, none if it ends before them.
+__device__ inline Step counted(const Step& s) {
+    Step step = s;
+    step.examples = within(s.varying->examples - s.first, s.examples);
+    step.group_examples = within(step.examples - s.group_first, s.group_examples);
+    return step;
+}
 
 // Which of many items a thread takes: the first, and how far the next one is.
 struct Span {

@@ -3,20 +3,17 @@
 // A `Problem` says what the matrices are: `a(m, k)` and `b(k, n)` give their numbers, 0 outside; `store(m, n, sum)` takes a
 // result, and leaves it where m or n is outside. `A_K_FAST` says whether neighbours in k (not m) are neighbours in memory,
 // `B_K_FAST` likewise (not n), `M_FAST` whether neighbours in m (not n) are neighbours among results: so accesses coalesce.
+// `Arithmetic` is how numbers are multiplied: `Fma`, or what else the program has.
 
 template <int M_, int N_, int TM_, int TN_>
 struct Tile {
     static constexpr int M = M_, N = N_;        // rows and columns
     static constexpr int TM = TM_, TN = TN_;    // of each thread
+    static constexpr int SUMS = TM * TN;        // likewise
     static constexpr int K = 16;                // a step
     static constexpr int THREADS = (M / TM) * (N / TN);
-    static constexpr int PITCH_A = M + 4, PITCH_B = N + 4;
     static_assert(THREADS % M == 0 || M % THREADS == 0, "each thread loads whole rows of A");
     static_assert(TM % 4 == 0 && TN % 4 == 0, "threads load four numbers at once");
-};
-
-struct alignas(16) Four {
-    float at[4];
 };
 
 // The numbers that this thread loads of a tile of `SIZE` rows (or columns) by K.
@@ -29,91 +26,52 @@ __device__ inline void fetch(const F& f, int at, int k, float (&into)[SIZE * T::
     }
 }
 
-template <class T, int SIZE, bool K_FAST>
-__device__ inline void put(const float (&from)[SIZE * T::K / T::THREADS], float* shared) {
+template <class P, int SIZE, bool K_FAST>
+__device__ inline void put(const float (&from)[SIZE * P::T::K / P::T::THREADS], float* shared) {
+    typedef typename P::T T;
 #pragma unroll
     for (int j = 0; j < SIZE * T::K / T::THREADS; j++) {
         int i = threadIdx.x + j * T::THREADS;
         int row = K_FAST ? i / T::K : i % SIZE;
         int k = K_FAST ? i % T::K : i / SIZE;
-        shared[k * (SIZE + 4) + row] = from[j];
+        shared[k * (SIZE + P::Arithmetic::PAD) + row] = P::Arithmetic::operand(from[j]);
     }
-}
-
-// Where this thread's part of the tile begins.
-template <class P>
-__device__ inline int own_m() {
-    typedef typename P::T T;
-    return (P::M_FAST ? threadIdx.x % (T::M / T::TM) : threadIdx.x / (T::N / T::TN)) * T::TM;
-}
-
-template <class P>
-__device__ inline int own_n() {
-    typedef typename P::T T;
-    return (P::M_FAST ? threadIdx.x / (T::M / T::TM) : threadIdx.x % (T::N / T::TN)) * T::TN;
 }
 
 // The thread's part of the tile that begins at row `m` and column `n`, summed over k from 0 to `depth`.
 template <class P>
-__device__ inline void product_tile(const P& p, int m, int n, int depth, float* shared,
-                                    float (&sums)[P::T::TM][P::T::TN]) {
+__device__ inline void product_tile(const P& p, int m, int n, int depth, float* shared, float (&sums)[P::T::SUMS]) {
     typedef typename P::T T;
     float* a = shared;
-    float* b = shared + T::K * T::PITCH_A;
+    float* b = shared + T::K * (T::M + P::Arithmetic::PAD);
     auto read_a = [&](int row, int k) { return p.a(row, k); };
     auto read_b = [&](int column, int k) { return p.b(k, column); };
     float next_a[T::M * T::K / T::THREADS], next_b[T::N * T::K / T::THREADS];
 #pragma unroll
-    for (int i = 0; i < T::TM; i++) {
-#pragma unroll
-        for (int j = 0; j < T::TN; j++) {
-            sums[i][j] = 0.0f;
-        }
+    for (int i = 0; i < T::SUMS; i++) {
+        sums[i] = 0.0f;
     }
-    int own_row = own_m<P>(), own_column = own_n<P>();
     fetch<T, T::M, P::A_K_FAST>(read_a, m, 0, next_a);
     fetch<T, T::N, P::B_K_FAST>(read_b, n, 0, next_b);
     for (int k = 0; k < depth; k += T::K) {
         __syncthreads();
-        put<T, T::M, P::A_K_FAST>(next_a, a);
-        put<T, T::N, P::B_K_FAST>(next_b, b);
+        put<P, T::M, P::A_K_FAST>(next_a, a);
+        put<P, T::N, P::B_K_FAST>(next_b, b);
         __syncthreads();
         if (k + T::K < depth) {
             fetch<T, T::M, P::A_K_FAST>(read_a, m, k + T::K, next_a);
             fetch<T, T::N, P::B_K_FAST>(read_b, n, k + T::K, next_b);
         }
-#pragma unroll
-        for (int step = 0; step < T::K; step++) {
-            Four row[T::TM / 4], column[T::TN / 4];
-#pragma unroll
-            for (int i = 0; i < T::TM / 4; i++) {
-                row[i] = *(const Four*)(a + step * T::PITCH_A + own_row + 4 * i);
-            }
-#pragma unroll
-            for (int j = 0; j < T::TN / 4; j++) {
-                column[j] = *(const Four*)(b + step * T::PITCH_B + own_column + 4 * j);
-            }
-#pragma unroll
-            for (int i = 0; i < T::TM; i++) {
-#pragma unroll
-                for (int j = 0; j < T::TN; j++) {
-                    sums[i][j] = fmaf(row[i / 4].at[i % 4], column[j / 4].at[j % 4], sums[i][j]);
-                }
-            }
-        }
+        P::Arithmetic::template multiply<P>(a, b, sums);
     }
 }
 
 // Stores the thread's part of the tile.
 template <class P>
-__device__ inline void store_tile(P& p, int m, int n, const float (&sums)[P::T::TM][P::T::TN]) {
-    int own_row = m + own_m<P>(), own_column = n + own_n<P>();
+__device__ inline void store_tile(P& p, int m, int n, const float (&sums)[P::T::SUMS]) {
 #pragma unroll
-    for (int i = 0; i < P::T::TM; i++) {
-#pragma unroll
-        for (int j = 0; j < P::T::TN; j++) {
-            p.store(own_row + i, own_column + j, sums[i][j]);
-        }
+    for (int i = 0; i < P::T::SUMS; i++) {
+        p.store(m + P::Arithmetic::template row<P>(i), n + P::Arithmetic::template column<P>(i), sums[i]);
     }
 }
 
@@ -121,7 +79,7 @@ __device__ inline void store_tile(P& p, int m, int n, const float (&sums)[P::T::
 template <class P>
 __device__ inline void product_of_block(P p, int depth) {
     SHARED_MEMORY(shared);
-    float sums[P::T::TM][P::T::TN];
+    float sums[P::T::SUMS];
     int m = blockIdx.x * P::T::M, n = blockIdx.y * P::T::N;
     product_tile(p, m, n, depth, shared, sums);
     store_tile(p, m, n, sums);

@@ -195,14 +195,14 @@ __device__ inline void resident_add(const Step& s, float factor) {
 __device__ inline float resident_factor(const Step& s, double norm) {
     if (!s.is_private) return 1.0f;
     bool left_out = false;
-    float factor = clip_factor(norm, s.clip_norm, left_out);
+    float factor = clip_factor(norm, s.varying->clip_norm, left_out);
     if (left_out && threadIdx.x == 0) {
         atomicAdd(s.non_finite, (u64)1);
     }
     return factor;
 }
 
-// Adds up the blocks' sums in their order. `group_examples`: how many blocks there were.
+// Adds up the blocks' sums in their order. `group_examples`: how many blocks had an example.
 __device__ inline void resident_reduce(const Step& s) {
     Span span = of_grid();
     for (i64 i = span.first; i < PARAMETERS; i += span.stride) {
