@@ -259,3 +259,35 @@ fn a_small_step_of_portable_code() {
         }
     }
 }
+
+#[test]
+fn an_averaged_embedding_takes_batches_of_any_size() {
+    let model = ModelSpec {
+        name: "averaged".into(),
+        input: ModelInput::Tokens { time: 6, vocabulary: 20 },
+        loss: dpsgd_core::Loss::CrossEntropy,
+        layers: vec![
+            Layer::Embedding { num_embeddings: 20, embedding_dim: 5 },
+            Layer::MeanOverTime,
+            Layer::Linear { in_features: 5, out_features: 3 },
+        ],
+    };
+    let job = job(&model, 12);
+    let gradients = gradients(&job);
+    // Of a thread's examples 1,024 at a time leave gradients that wait for their rows.
+    for (examples, threads) in [(1, 3), (2, 3), (1024, 1), (1025, 1), (2047, 2), (2050, 2), (5000, 3)] {
+        let indices: Vec<u32> = (0..examples).map(|slot| slot % 12).collect();
+        let mask: Vec<bool> = (0..examples).map(|slot| slot % 7 != 6).collect();
+        let batch = BatchRef { indices: &indices, mask: &mask };
+        for variant in variants(&job) {
+            let mut strategy = load(&job, variant, threads);
+            for case in [(Mode::Private, 0.1), (Mode::NonPrivate, 1.0)] {
+                // Twice: a step must leave sums of zero to the next one.
+                for _ in 0..2 {
+                    let error = error_of_step(&mut strategy, &job, &gradients, case, &batch);
+                    assert!(error <= TOLERANCE, "{variant}, {case:?}, {examples} on {threads} threads: {error:e}");
+                }
+            }
+        }
+    }
+}
