@@ -260,34 +260,80 @@ fn a_small_step_of_portable_code() {
     }
 }
 
-#[test]
-fn an_averaged_embedding_takes_batches_of_any_size() {
-    let model = ModelSpec {
+fn averaged_embedding(vocabulary: usize) -> ModelSpec {
+    ModelSpec {
         name: "averaged".into(),
-        input: ModelInput::Tokens { time: 6, vocabulary: 20 },
+        input: ModelInput::Tokens { time: 6, vocabulary },
         loss: dpsgd_core::Loss::CrossEntropy,
         layers: vec![
-            Layer::Embedding { num_embeddings: 20, embedding_dim: 5 },
+            Layer::Embedding { num_embeddings: vocabulary, embedding_dim: 5 },
             Layer::MeanOverTime,
             Layer::Linear { in_features: 5, out_features: 3 },
         ],
-    };
-    let job = job(&model, 12);
-    let gradients = gradients(&job);
-    // Of a thread's examples 1,024 at a time leave gradients that wait for their rows.
-    for (examples, threads) in [(1, 3), (2, 3), (1024, 1), (1025, 1), (2047, 2), (2050, 2), (5000, 3)] {
-        let indices: Vec<u32> = (0..examples).map(|slot| slot % 12).collect();
-        let mask: Vec<bool> = (0..examples).map(|slot| slot % 7 != 6).collect();
-        let batch = BatchRef { indices: &indices, mask: &mask };
-        for variant in variants(&job) {
-            let mut strategy = load(&job, variant, threads);
-            for case in [(Mode::Private, 0.1), (Mode::NonPrivate, 1.0)] {
-                // Twice: a step must leave sums of zero to the next one.
-                for _ in 0..2 {
-                    let error = error_of_step(&mut strategy, &job, &gradients, case, &batch);
-                    assert!(error <= TOLERANCE, "{variant}, {case:?}, {examples} on {threads} threads: {error:e}");
+    }
+}
+
+#[test]
+fn an_averaged_embedding_takes_batches_of_any_size() {
+    // A vocabulary smaller than the number of threads, too.
+    for vocabulary in [2, 20] {
+        let job = job(&averaged_embedding(vocabulary), 12);
+        let gradients = gradients(&job);
+        // Of a thread's examples 1,024 at a time leave gradients that wait for their rows.
+        for (counted, threads) in [(1, 3), (2, 3), (1024, 1), (1025, 1), (2048, 2), (2049, 2), (3073, 3)] {
+            let indices: Vec<u32> = (0..counted + 3).map(|slot| slot % 12).collect();
+            let mask: Vec<bool> = (0..counted + 3).map(|slot| slot < counted).collect();
+            let batch = BatchRef { indices: &indices, mask: &mask };
+            let empty = BatchRef { indices: &indices, mask: &vec![false; mask.len()] };
+            for variant in variants(&job) {
+                let mut strategy = load(&job, variant, threads);
+                // A step must leave sums of zero to the next one.
+                for (case, batch) in [
+                    ((Mode::NonPrivate, 1.0), &batch),
+                    ((Mode::Private, 0.1), &batch),
+                    ((Mode::Private, 0.1), &empty),
+                    ((Mode::NonPrivate, 1.0), &batch),
+                    ((Mode::Private, 10.0), &batch),
+                ] {
+                    let error = error_of_step(&mut strategy, &job, &gradients, case, batch);
+                    let what = || format!("{variant}, {case:?}, {counted} on {threads} threads of {vocabulary} rows");
+                    assert!(error <= TOLERANCE, "{}: {error:e}", what());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn an_example_with_a_token_whose_row_is_nan_contributes_nothing() {
+    let mut job = job(&averaged_embedding(20), 12);
+    let token = 7;
+    job.params.tensors[0].values[token * 5..][..5].fill(f32::NAN);
+    let dpsgd_core::Inputs::Tokens(tokens) = &job.dataset.inputs else { unreachable!("tokens") };
+    let has_it = |example: &u32| tokens[*example as usize * 6..][..6].contains(&(token as i32));
+    let (with, without): (Vec<u32>, Vec<u32>) = (0..12).partition(has_it);
+    assert!(!with.is_empty() && !without.is_empty());
+    let step = |variant: &str, threads: usize, indices: &[u32]| {
+        let mut strategy = load(&job, variant, threads);
+        strategy.step(&BatchRef { indices, mask: &vec![true; indices.len()] }).unwrap();
+        (strategy.params().unwrap(), strategy.non_finite_examples().unwrap())
+    };
+    for variant in variants(&job) {
+        for threads in [1, 2] {
+            let all: Vec<u32> = (0..12).collect();
+            let (found, left_out) = step(variant, threads, &all);
+            let (expected, none) = step(variant, threads, &without);
+            assert_eq!((left_out, none), (with.len() as u64, 0), "{variant}");
+            for (i, (found, expected)) in found.values().zip(expected.values()).enumerate() {
+                let is_poisoned = (token * 5..(token + 1) * 5).contains(&i);
+                assert_eq!(found.is_nan(), is_poisoned, "{variant}, number {i}");
+                assert!(is_poisoned || (found - expected).abs() <= 1e-5, "{variant}, number {i}: {found}, {expected}");
+            }
+            // Nothing but examples that are left out.
+            let (found, left_out) = step(variant, threads, &with);
+            assert_eq!(left_out, with.len() as u64);
+            let same = found.values().zip(job.params.values()).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+            assert!(same, "{variant}: nothing moves");
         }
     }
 }

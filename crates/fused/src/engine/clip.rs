@@ -217,7 +217,7 @@ fn add_embeddings<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, block: 
             if embedding.mean {
                 let waiting = worker.waiting.as_mut().expect("a mean over time has memory");
                 if !factor.is_nan() {
-                    waiting.push(isa, *example, factor / tokens.len() as f32, &gradient[frame.at(0, 0)..]);
+                    waiting.push(isa, *example, tokens.len(), factor, &gradient[frame.at(0, 0)..]);
                 }
             } else if context.clip_norm.is_none() {
                 let merged = worker.embeddings[i].as_mut().expect("an embedding has memory");

@@ -62,6 +62,12 @@ impl Data {
         &tokens[example as usize * time..][..time]
     }
 
+    /// The tokens of all examples.
+    pub fn all_tokens(&self) -> &[u32] {
+        let Stored::Tokens(tokens) = &self.inputs else { return &[] };
+        tokens
+    }
+
     fn targets_len(&self) -> usize {
         match &self.targets {
             Targets::Class(classes) => classes.len(),

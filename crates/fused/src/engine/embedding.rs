@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::data::Data;
 use super::pass::Context;
-use crate::kernels::{ScaledAdd, SquaredNorm};
+use crate::kernels::{Scale, ScaledAdd, SquaredNorm};
 use crate::layout::Frame;
 use crate::memory::Buffer;
-use crate::plan::Embedding;
+use crate::plan::{Embedding, MOST_WAITING};
 use crate::simd::Isa;
 
 impl Embedding {
@@ -170,14 +170,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// How many examples can wait.
-    pub const MOST: usize = 1024;
-
-    /// Memory for them.
+    /// Memory for [`MOST_WAITING`] of them.
     pub fn new(embedding: &Embedding) -> Self {
-        let rows = Buffer::zeros(Self::MOST * embedding.width);
+        let rows = Buffer::zeros(MOST_WAITING * embedding.width);
         let counts = vec![0; embedding.vocabulary];
-        Waiting { examples: Vec::with_capacity(Self::MOST), rows, width: embedding.width, counts }
+        Waiting { examples: Vec::with_capacity(MOST_WAITING), rows, width: embedding.width, counts }
     }
 
     /// The sum over all tokens of how often each occurs, squared, over the number of tokens, squared: the squared norm of
@@ -211,10 +208,12 @@ impl Waiting {
         self.examples.clear();
     }
 
-    /// The gradient of each of the example's tokens, each time that it occurs, is `by` times `gradient`.
-    pub fn push<I: Isa>(&mut self, isa: I, example: u32, by: f32, gradient: &[f32]) {
+    /// The gradient of each of the example's `time` tokens is that of their mean over `time`; it is multiplied by
+    /// `factor`. (Not by the quotient of the two, which may be too small to have all its digits.)
+    pub fn push<I: Isa>(&mut self, isa: I, example: u32, time: usize, factor: f32, gradient: &[f32]) {
         let to = &mut self.rows[self.examples.len() * self.width..][..self.width];
-        isa.dispatch(ScaledAdd { by, from: &gradient[..self.width], to, accumulate: false });
+        isa.dispatch(ScaledAdd { by: 1.0 / time as f32, from: &gradient[..self.width], to, accumulate: false });
+        isa.dispatch(Scale { by: factor, values: to });
         self.examples.push(example);
     }
 
@@ -225,6 +224,24 @@ impl Waiting {
             isa.dispatch(AddToRows { tokens: data.tokens(*example), first: rows.start as u32, row, sums });
         }
     }
+}
+
+/// Cuts the table's rows into a run for each thread, such that each has about as many tokens of the data set to add up.
+pub fn shares(embedding: &Embedding, data: &Data, threads: usize) -> Vec<Range<usize>> {
+    let mut ends = vec![0usize; embedding.vocabulary];
+    data.all_tokens().iter().for_each(|token| ends[*token as usize] += 1);
+    let mut total = 0;
+    for end in &mut ends {
+        total += *end;
+        *end = total;
+    }
+    // The first row before which a thread's share is complete; all rows belong to somebody.
+    let cut = |thread: usize| match thread {
+        0 => 0,
+        _ if thread == threads => embedding.vocabulary,
+        _ => ends.partition_point(|end| *end <= total * thread / threads),
+    };
+    (0..threads).map(|thread| cut(thread)..cut(thread + 1)).collect()
 }
 
 /// Adds `row` to the row of `sums` of every token from `first` on, as far as there are rows.

@@ -17,11 +17,10 @@ use crate::kernels::{Noise, Update};
 use crate::layout::SLACK;
 use crate::memory::{Buffer, Shared};
 use crate::noise::{GROUP, Key};
-use crate::plan::{Operation, Plan};
+use crate::plan::{MOST_WAITING, Operation, Plan};
 use crate::simd::Isa;
 use crate::threads::Threads;
 use data::Data;
-pub use embedding::Waiting;
 use transpose::Runs;
 use worker::Worker;
 
@@ -59,6 +58,8 @@ pub struct Engine<I: Isa> {
     sums: Buffer,
     pitch: usize,
     active: Vec<bool>,
+    /// The rows of an averaged embedding whose sums each thread makes.
+    table_rows: Vec<Range<usize>>,
     workers: Vec<Worker>,
     /// What each thread updates.
     parts: Vec<Vec<Part>>,
@@ -82,16 +83,18 @@ impl<I: Isa> Engine<I> {
         let mut transposed = 0;
         let runs = plan.operations.iter().map(|operation| Runs::of(operation, &mut transposed));
         let runs: Vec<Runs> = runs.collect();
+        let data = Data::new(dataset, input);
         Engine {
             isa,
-            data: Data::new(dataset, input),
             theta: Buffer::zeros(plan.parameters + SLACK),
             transposed: Buffer::zeros(transposed + SLACK),
             runs,
             sums: Buffer::zeros(pitch * count),
             pitch,
             active: vec![false; count],
+            table_rows: plan.averaged().map_or(Vec::new(), |table| embedding::shares(table, &data, count)),
             workers: (0..count).map(|_| Worker::new(&plan)).collect(),
+            data,
             parts: parts(&plan, count),
             key,
             steps: 0,
@@ -104,14 +107,16 @@ impl<I: Isa> Engine<I> {
     /// Every thread's sum over its share of the batch. The sum of an embedding whose mean is taken is the first thread's,
     /// and all threads add to it, each to rows of its own.
     fn accumulate(&mut self, batch: &BatchRef<'_>, examples: usize, dp: &DpSgd) {
-        let Engine { isa, plan, data, theta, transposed, runs, sums, pitch, workers, threads, active, .. } = self;
+        let Engine {
+            isa, plan, data, theta, transposed, runs, sums, pitch, workers, threads, active, table_rows, ..
+        } = self;
         let count = threads.count();
         let context = pass::Context { isa: *isa, plan, data, theta, transposed, runs, clip_norm: clip_norm(dp) };
         let (sums, pitch) = (Shared::new(sums), *pitch);
         let share = |thread: usize| examples * thread / count..examples * (thread + 1) / count;
         // As many examples of each thread at a time as can wait.
         let waiting = plan.averaged();
-        let most = if waiting.is_some() { Waiting::MOST } else { examples };
+        let most = if waiting.is_some() { MOST_WAITING } else { examples };
         let rounds = examples.div_ceil(count).div_ceil(most);
         for round in 0..rounds {
             threads.run_each(workers, &|thread, worker| {
@@ -129,7 +134,7 @@ impl<I: Isa> Engine<I> {
             });
             let Some(embedding) = waiting else { continue };
             threads.run(&|thread| {
-                let rows = embedding.vocabulary * thread / count..embedding.vocabulary * (thread + 1) / count;
+                let rows = &table_rows[thread];
                 let first = embedding.parameters.start;
                 let places = first + rows.start * embedding.width..first + rows.end * embedding.width;
                 // SAFETY: each thread takes rows of its own, in the first thread's sum, which nothing else uses now.

@@ -4,8 +4,7 @@ use std::fmt;
 
 use dpsgd_core::ModelSpec;
 
-use super::{Affine, Embedding, Lstm, Method, Operation, Plan};
-use crate::engine::Waiting;
+use super::{Affine, Embedding, Lstm, MOST_WAITING, Method, Operation, Plan};
 use crate::kernels::Pooling;
 use crate::layout::{PANEL, SLACK};
 use crate::noise::GROUP;
@@ -152,7 +151,7 @@ impl Plan {
                     let time = self.time.unwrap_or(0);
                     // How often each token occurs, and the vectors and places of the examples that wait; or where a token
                     // stands among the distinct ones, these, and their rows.
-                    let rows = if *mean { Waiting::MOST * (width + 1) } else { time * (width + 1) };
+                    let rows = if *mean { MOST_WAITING * (width + 1) } else { time * (width + 1) };
                     scratch.rows += (vocabulary + rows) * number;
                 }
                 Operation::Lstm(lstm) => {

@@ -168,6 +168,9 @@ const FEWEST_EXAMPLES: usize = 2;
 /// Fewest where there is an LSTM: its products have one row per example.
 const FEWEST_EXAMPLES_LSTM: usize = 16;
 
+/// Examples of a thread whose gradients of an averaged embedding can wait for their rows.
+pub const MOST_WAITING: usize = 1024;
+
 impl Plan {
     /// The plan for a model.
     pub fn new(model: &ModelSpec, methods: Methods) -> Result<Self, ModelError> {
