@@ -32,8 +32,8 @@ struct OracleStrategy {
     kernels: Option<Kernels>,
 }
 
-/// What a strategy that compiles kernels would say, had it taken 2.5 s and 0.125 s to read them back, or 0.25 s from the
-/// cache of an earlier process: it has none.
+/// What a strategy that compiles kernels would say, had it taken 2.5 s and 0.125 s to read them back, or 0.25 s from
+/// the cache of an earlier process: it has none.
 fn pretended_kernels() -> std::io::Result<Option<Kernels>> {
     let Some(cache) = std::env::var_os(KERNEL_CACHE) else { return Ok(None) };
     let file = Path::new(&cache).join("kernel");

@@ -20,8 +20,9 @@ impl Cache {
         Cache { folder: folder.into() }
     }
 
-    /// The first there is of: [`KERNEL_CACHE`], which a runner sets where it verifies and measures; `DPSGD_FUSED_CACHE`; the
-    /// user's folder for caches. `None` where there is none of them, or the variable is empty: then nothing is stored.
+    /// The first there is of: [`KERNEL_CACHE`], which a runner sets where it verifies and measures;
+    /// `DPSGD_FUSED_CACHE`; the user's folder for caches. `None` where there is none of them, or the variable is
+    /// empty: then nothing is stored.
     pub fn of_environment() -> Option<Self> {
         Cache::of(|name| std::env::var_os(name))
     }

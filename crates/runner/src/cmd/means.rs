@@ -31,8 +31,8 @@ impl Asked {
         Ok(Asked { registry, config, host: Host::of(places)? })
     }
 
-    /// Installs and builds what the contenders need. On a machine without the device nothing will be started, so nothing
-    /// is installed or built.
+    /// Installs and builds what the contenders need. On a machine without the device nothing will be started, so
+    /// nothing is installed or built.
     pub fn prepare(self) -> Result<Means, Box<dyn Error>> {
         let Asked { registry, config, host } = self;
         let device_missing = device_missing(&config);

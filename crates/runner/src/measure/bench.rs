@@ -183,8 +183,8 @@ impl Bench<'_> {
     }
 }
 
-/// The variables by which a worker caches machine code in this folder, which is made if it is not there, and nowhere else:
-/// CUDA's own cache, which others may have filled, is off.
+/// The variables by which a worker caches machine code in this folder, which is made if it is not there, and nowhere
+/// else: CUDA's own cache, which others may have filled, is off.
 pub fn cache_variables(folder: &Path) -> std::io::Result<[(String, String); 2]> {
     std::fs::create_dir_all(folder)?;
     Ok([(KERNEL_CACHE.into(), folder.display().to_string()), ("CUDA_CACHE_DISABLE".into(), "1".into())])

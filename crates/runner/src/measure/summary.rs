@@ -32,8 +32,8 @@ fn median_of(cell: &Cell, figure: impl Fn(&ProcessRun) -> Option<f64>) -> Option
     stats::median(&figures)
 }
 
-/// Medians over the processes that compiled, and over those that only read the cache. Where there is none of these, what
-/// those that compiled took to read back what they had just written stands in.
+/// Medians over the processes that compiled, and over those that only read the cache. Where there is none of these,
+/// what those that compiled took to read back what they had just written stands in.
 fn kernels(cell: &Cell) -> Option<Kernels> {
     let compile_s = median_of(cell, |process| process.kernels?.compile_s);
     let only_read = |process: &ProcessRun| process.kernels.filter(|kernels| kernels.compile_s.is_none())?.cached_s;
