@@ -151,7 +151,7 @@ pub struct Description {
 pub struct Kernels {
     /// Seconds where they were compiled.
     pub compile_s: Option<f64>,
-    /// Seconds where their machine code was read from a cache on disk.
+    /// Seconds where their machine code was read from a cache on disk; beside `compile_s`, right after it was written.
     pub cached_s: Option<f64>,
 }
 

@@ -19,7 +19,7 @@ pub use serve::{serve, worker_main};
 /// The environment variable that names the descriptor to write replies to.
 pub const REPLY_FD: &str = "DPSGD_REPLY_FD";
 
-/// The environment variable that names a folder for machine code that a worker compiles. When the runner measures, it
-/// gives every row one of its own, empty for the row's first process and kept for the later ones; else the variable is
-/// not set.
+/// The environment variable that names a folder for machine code that a worker compiles. The runner gives every row
+/// that it measures one of its own, empty for the row's first process in a run and kept for the later ones, and every
+/// gate an empty one; else the variable is not set.
 pub const KERNEL_CACHE: &str = "DPSGD_KERNEL_CACHE";

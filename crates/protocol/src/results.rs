@@ -206,9 +206,10 @@ pub struct ProcessRun {
     pub start_s: f64,
     /// Seconds to load model, parameters and data.
     pub load_s: f64,
-    /// What of that went into kernels of the contender's own; `null` if it makes none at load. A row's first process
-    /// has no cache to read them from, later ones have what it left.
-    #[serde(default)]
+    /// What of that went into kernels of the contender's own; missing if it makes none at load. A row's first
+    /// process, and the first after a run was continued, finds an empty cache and compiles; the others read what it
+    /// left. One that compiles may also say how long it took to read them back at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels: Option<Kernels>,
     /// Seconds of the first step.
     pub first_step_s: f64,
@@ -322,9 +323,10 @@ pub struct Cell {
     pub first_step_s: Option<f64>,
     /// Seconds of a process's first epoch, median over processes.
     pub first_epoch_s: Option<f64>,
-    /// Seconds to have kernels of the contender's own, compiled and from the cache: medians over the processes that did
-    /// so; `null` if it makes none at load.
-    #[serde(default)]
+    /// Seconds to have kernels of the contender's own: compiled, the median over the processes that compiled; from
+    /// the cache, the median over those that did not, or where all did, over what these took to read them back.
+    /// Missing if it makes none at load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels: Option<Kernels>,
     /// Every raw measurement.
     pub processes: Vec<ProcessRun>,

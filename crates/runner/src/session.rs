@@ -1,6 +1,7 @@
 //! A session with a worker: the requests that verification, measurement and `runner repeat` all make, and the checks
 //! that each makes of the answers.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -103,13 +104,19 @@ pub fn epoch(
 
 /// The worker's parameters, by way of `file`, which is written anew.
 pub fn params(worker: &mut Worker, model: &ModelSpec, file: &Path, timeout: Duration) -> Result<Params, WorkerError> {
-    // What an earlier request left must not be taken for the answer; if it can't be removed, it can't be written
-    // either.
-    let _ = std::fs::remove_file(file);
+    remove_stale(file)?;
     let request = Request::Params { path: file.to_path_buf() };
     match worker.request(&request, timeout)? {
         Reply::Params { .. } => Params::load(file, model).map_err(failed),
         other => Err(unexpected(&request, &other)),
+    }
+}
+
+/// Removes what an earlier request may have left, which must not be taken for the answer to the next.
+fn remove_stale(file: &Path) -> Result<(), WorkerError> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(format!("{}: {error}", file.display()))),
+        _ => Ok(()),
     }
 }
 
@@ -153,4 +160,23 @@ pub fn unexpected(request: &Request, reply: &Reply) -> WorkerError {
 /// What ends a row as [`Status::Failed`], whoever's fault it is.
 pub fn failed(reason: impl ToString) -> WorkerError {
     WorkerError::new(Status::Failed, reason.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_answer_is_removed_and_one_that_cant_be_is_an_error() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("answer.safetensors");
+        remove_stale(&file).unwrap();
+        std::fs::write(&file, "of before").unwrap();
+        remove_stale(&file).unwrap();
+        assert!(!file.exists());
+        // A folder is no file to remove.
+        std::fs::create_dir(&file).unwrap();
+        let error = remove_stale(&file).unwrap_err();
+        assert!(error.status == Status::Failed && error.reason.contains("answer.safetensors"), "{}", error.reason);
+    }
 }

@@ -74,6 +74,35 @@ fn the_right_strategy_passes_and_every_mistake_is_disqualified_for_its_own_reaso
 }
 
 #[test]
+fn the_gate_and_the_timed_processes_find_the_same_variables_with_caches_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = folder.path().join("seen");
+    let script = format!(
+        "echo \"$CUDA_CACHE_DISABLE $DPSGD_KERNEL_CACHE $(ls \"$DPSGD_KERNEL_CACHE\" | wc -l)\" >>{}; exec {}",
+        seen.display(),
+        example("oracle_worker").display()
+    );
+    let text = format!(
+        "[[strategy]]\nname = \"oracle\"\ndescription = \"the oracle\"\nstart = [\"/bin/sh\", \"-c\", {script:?}]\n\
+         empty_batch = true\nnon_finite = true\n"
+    );
+    let registry = folder.path().join("strategies.toml");
+    std::fs::write(&registry, text).unwrap();
+    let out = folder.path().join("run");
+    let mut args = vec!["--all", "--registry", registry.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    args.extend(["--strategies", "oracle", "--workloads", "logreg", "--batch-sizes", "16", "--modes", "non_private"]);
+    args.extend(["--examples", "64", "--epochs", "2", "--processes", "2"]);
+    let output = runner(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen = std::fs::read_to_string(seen).unwrap();
+    let processes: Vec<Vec<&str>> = seen.lines().map(|line| line.split(' ').collect()).collect();
+    // The gate, then the two processes of the row: only the last finds something in its cache.
+    let [gate, first, second] = &processes[..] else { panic!("{seen}") };
+    assert_eq!((gate[0], gate[2], first[0], first[2], second[0], second[2]), ("1", "0", "1", "0", "1", "1"), "{seen}");
+    assert!(gate[1] != first[1] && first[1] == second[1], "{seen}");
+}
+
+#[test]
 fn a_disqualified_row_keeps_its_figure_and_has_no_times_while_the_others_are_measured() {
     let folder = tempfile::tempdir().unwrap();
     let registry = registry(folder.path(), &["right", "inverted-clip-factor", "noise-5-percent-too-small"]);

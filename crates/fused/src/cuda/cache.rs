@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use dpsgd_protocol::KERNEL_CACHE;
 use sha2::{Digest, Sha256};
 
 /// A folder of compiled programs, each under a name that says what it was compiled from.
@@ -19,15 +20,16 @@ impl Cache {
         Cache { folder: folder.into() }
     }
 
-    /// The first there is of: `DPSGD_KERNEL_CACHE`, which a runner sets where loads are timed; `DPSGD_FUSED_CACHE`; the
-    /// user's folder for caches. `None` where there is none of them, or the variable is empty: then nothing is stored.
+    /// The first there is of: [`KERNEL_CACHE`], which a runner sets where it verifies and measures;
+    /// `DPSGD_FUSED_CACHE`; the user's folder for caches. `None` where there is none of them, or the variable is
+    /// empty: then nothing is stored.
     pub fn of_environment() -> Option<Self> {
         Cache::of(|name| std::env::var_os(name))
     }
 
     /// The same by variables that `variable` gives.
     pub fn of(variable: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
-        if let Some(folder) = ["DPSGD_KERNEL_CACHE", "DPSGD_FUSED_CACHE"].into_iter().find_map(&variable) {
+        if let Some(folder) = [KERNEL_CACHE, "DPSGD_FUSED_CACHE"].into_iter().find_map(&variable) {
             return (!folder.is_empty()).then(|| Cache::at(folder));
         }
         let caches = variable("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);

@@ -136,7 +136,7 @@ impl Device for Hardware {
         self.origin = format!("compiled by NVRTC {} and loaded in {seconds:.3} s", self.compiler);
         self.took = Kernels { compile_s: Some(seconds), cached_s: None };
         if self.cache.as_ref().is_some_and(stored) {
-            // As the next process will, so that both times are known of a row that has one process.
+            // Much as a later process will, so that both times are known of a row that has only this one.
             let again = Instant::now();
             self.took.cached_s = self.load_cached(&key, kernels).then(|| again.elapsed().as_secs_f64());
         }

@@ -1,4 +1,4 @@
-//! What `runner verify` and `runner repeat` have in common: what they work with, and how outcomes are counted.
+//! What the commands that start workers have in common: what they work with, and how outcomes are counted.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -13,83 +13,113 @@ use crate::registry::Registry;
 use crate::setup::{Host, Toolbox};
 use crate::worker::{Guard, WorkerError};
 
-/// All that workers are started with and fed from, where nothing is kept.
-pub struct Means {
-    registry: Registry,
+/// What is asked for, and where: nothing is installed, built or started yet.
+pub struct Asked {
+    pub registry: Registry,
     pub config: Config,
-    toolbox: Toolbox,
-    guard: Guard,
-    scratch: TempDir,
+    host: Host,
 }
 
-impl Means {
-    /// Reads the registry and the config that `config` makes, refuses a device that is not there, and installs and
-    /// builds what the contenders need.
-    pub fn prepare(
+impl Asked {
+    /// Reads the registry and the config that `config` makes.
+    pub fn read(
         places: &Places,
         config: impl FnOnce(&Registry) -> Result<Config, ConfigError>,
     ) -> Result<Self, Box<dyn Error>> {
         let registry = read_registry(places.registry.as_deref())?;
         let config = config(&registry)?;
-        let host = Host::of(places)?;
-        if let Some(reason) = device_missing(&config) {
-            return Err(reason.into());
+        Ok(Asked { registry, config, host: Host::of(places)? })
+    }
+
+    /// Installs and builds what the contenders need. On a machine without the device nothing will be started, so
+    /// nothing is installed or built.
+    pub fn prepare(self) -> Result<Means, Box<dyn Error>> {
+        let Asked { registry, config, host } = self;
+        let device_missing = device_missing(&config);
+        let toolbox = match &device_missing {
+            Some(_) => Toolbox::default(),
+            None => Toolbox::prepare(&host, &config.entries(&registry)),
+        };
+        Ok(Means { registry, config, toolbox, guard: Guard::start()?, device_missing })
+    }
+}
+
+/// All that workers are started with.
+pub struct Means {
+    registry: Registry,
+    pub config: Config,
+    toolbox: Toolbox,
+    guard: Guard,
+    /// Why the device is not on this machine, if it is not.
+    pub device_missing: Option<String>,
+}
+
+impl Means {
+    /// Of what is asked for; refuses a device that is not there.
+    pub fn on_the_device(asked: Asked) -> Result<Self, Box<dyn Error>> {
+        let means = asked.prepare()?;
+        match means.device_missing {
+            Some(reason) => Err(reason.into()),
+            None => Ok(means),
         }
-        let toolbox = Toolbox::prepare(&host, &config.entries(&registry));
-        let guard = Guard::start()?;
-        let scratch = tempfile::tempdir()?;
-        std::fs::create_dir(scratch.path().join("logs"))?;
-        Ok(Means { registry, config, toolbox, guard, scratch })
     }
 
     pub fn bench(&self) -> Bench<'_> {
-        let Means { registry, config, toolbox, guard, .. } = self;
-        Bench { config, registry, toolbox, guard, device_missing: None }
+        let Means { registry, config, toolbox, guard, device_missing } = self;
+        Bench { config, registry, toolbox, guard, device_missing: device_missing.as_deref() }
+    }
+}
+
+/// A folder of files that nobody keeps; it goes in the end.
+pub struct Scratch(TempDir);
+
+impl Scratch {
+    pub fn new() -> std::io::Result<Self> {
+        let scratch = Scratch(tempfile::tempdir()?);
+        std::fs::create_dir(scratch.path().join("logs"))?;
+        Ok(scratch)
     }
 
-    /// The folder that goes in the end; `logs` is in it.
-    pub fn scratch(&self) -> &Path {
-        self.scratch.path()
+    /// The folder; `logs` is in it.
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 
     /// A new folder for a workload's files.
     pub fn folder(&self, workload: &Workload) -> std::io::Result<PathBuf> {
-        let folder = self.scratch().join(&workload.name);
+        let folder = self.path().join(&workload.name);
         std::fs::create_dir(&folder)?;
         Ok(folder)
     }
 }
 
-/// How often what was asked for came out well or badly, or could not be found out.
+/// How often what was asked for came out right or wrong, or could not be found out.
 #[derive(Debug, Default)]
 pub struct Tally {
-    pub good: usize,
-    pub bad: usize,
+    pub right: usize,
+    pub wrong: usize,
     unavailable: usize,
     broken: usize,
 }
 
 impl Tally {
-    /// Counts a worker's failure; what to print of it. The error is that the user has stopped it.
-    pub fn fail(&mut self, error: WorkerError) -> Result<String, String> {
-        if error.interrupted {
-            return Err(error.reason);
-        }
+    /// Counts a worker's failure; what to print of it.
+    pub fn count_failure(&mut self, error: &WorkerError) -> String {
         *if error.status == Status::Unavailable { &mut self.unavailable } else { &mut self.broken } += 1;
-        Ok(format!("{}: {}", error.status.name(), error.reason))
+        format!("{}: {}", error.status.name(), error.reason)
     }
 
-    /// One line; `good` and `bad` are the words for these two.
-    pub fn line(&self, good: &str, bad: &str) -> String {
-        let Tally { good: well, bad: badly, unavailable, broken } = self;
-        format!("{well} {good}, {badly} {bad}, {unavailable} unavailable, {broken} broken")
+    /// One line, with the words for what came out right and wrong.
+    pub fn line(&self, word_for_right: &str, word_for_wrong: &str) -> String {
+        let Tally { right, wrong, unavailable, broken } = self;
+        format!("{right} {word_for_right}, {wrong} {word_for_wrong}, {unavailable} unavailable, {broken} broken")
     }
 
-    /// The exit status: `if_bad` if anything came out badly, an error if something could not be found out for another
+    /// The exit status: `if_wrong` if anything came out wrong, an error if something could not be found out for another
     /// reason than being unavailable, or if nothing came out.
-    pub fn exit_status(&self, if_bad: u8) -> u8 {
-        match (self.good, self.bad, self.broken) {
-            (_, 1.., _) => if_bad,
+    pub fn exit_status(&self, if_wrong: u8) -> u8 {
+        match (self.right, self.wrong, self.broken) {
+            (_, 1.., _) => if_wrong,
             (1.., 0, 0) => EXIT_OK,
             _ => EXIT_ERROR,
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use dpsgd_core::{Mode, Params, Settings};
 
 use super::Outcome;
-use super::means::{Means, Tally};
+use super::means::{Asked, Means, Scratch, Tally};
 use crate::cli::{EXIT_DIFFERS, RepeatArgs, RunArgs};
 use crate::config::{Config, Workload};
 use crate::measure::bench::{Bench, log_file};
@@ -20,17 +20,19 @@ const EXAMPLES: usize = 512;
 /// Carries out `runner repeat`; status 1 if the two processes differ, 2 if a contender could not be run for another reason
 /// than being unavailable, or if none was.
 pub fn run(args: &RepeatArgs) -> Outcome {
-    let asked = RunArgs {
+    let selected = RunArgs {
         selection: args.selection.clone(),
         batch_sizes: args.batch_sizes.clone(),
         examples: Some(args.examples.unwrap_or(EXAMPLES)),
         ..RunArgs::default()
     };
-    let means = Means::prepare(&args.places, |registry| Config::of_run_or_everything(&asked, registry))?;
+    let asked = Asked::read(&args.places, |registry| Config::of_run_or_everything(&selected, registry))?;
+    let means = Means::on_the_device(asked)?;
+    let scratch = Scratch::new()?;
     let (bench, config) = (means.bench(), &means.config);
     let mut tally = Tally::default();
     for workload in &config.workloads {
-        let folder = means.folder(workload)?;
+        let folder = scratch.folder(workload)?;
         let prepared = bench.data(workload, 1, &folder)?;
         let initial = Params::load(&folder.join(PARAMS_FILE), &workload.model)?;
         for contender in &config.contenders {
@@ -41,19 +43,20 @@ pub fn run(args: &RepeatArgs) -> Outcome {
             {
                 let prepared = &prepared;
                 let cell = Cell { bench: &bench, workload, contender, mode, batch_size, folder: &folder, prepared };
-                let after = || cell.after_an_epoch(means.scratch());
+                let after = || cell.after_an_epoch(scratch.path());
                 let line = match after().and_then(|first| Ok((first, after()?))) {
                     Ok((first, second)) => match difference(&initial, &first, &second) {
                         None => {
-                            tally.good += 1;
+                            tally.right += 1;
                             format!("the same bits in two processes, {} parameters", initial.len())
                         }
                         Some(difference) => {
-                            tally.bad += 1;
+                            tally.wrong += 1;
                             difference
                         }
                     },
-                    Err(error) => tally.fail(error)?,
+                    Err(error) if error.interrupted => return Err(error.reason.into()),
+                    Err(error) => tally.count_failure(&error),
                 };
                 println!("{:16} {batch_size:4} {:11} {:20} {line}", workload.name, mode.name(), contender.name());
             }

@@ -7,16 +7,14 @@ use dpsgd_protocol::results::{Results, Status};
 use jiff::Timestamp;
 
 use super::Outcome;
+use super::means::Asked;
 use crate::checkout::Checkout;
 use crate::cli::{EXIT_DISQUALIFIED, EXIT_ERROR, EXIT_OK, RunArgs};
-use crate::config::{Config, read_registry};
-use crate::measure::bench::{Bench, device_missing};
+use crate::config::Config;
 use crate::measure::environment::{environment, run_name};
 use crate::measure::progress::human;
 use crate::measure::{Run, RunError, plan};
 use crate::out::{self, RESULTS_FILE};
-use crate::setup::{Host, Toolbox};
-use crate::worker::Guard;
 
 /// Where a run writes.
 struct Folders {
@@ -26,32 +24,23 @@ struct Folders {
 
 /// Carries out `runner --all`; the exit status, unless the harness failed.
 pub fn run(args: &RunArgs) -> Outcome {
-    let registry = read_registry(args.places.registry.as_deref())?;
-    let config = Config::of_run(args, &registry)?;
+    let asked = Asked::read(&args.places, |registry| Config::of_run(args, registry))?;
     let started = Timestamp::now();
     let folders = folders(args.out.as_deref(), started)?;
     out::check(&folders.results, args.resume)?;
     out::check_writable(&folders.plots)?;
-    let host = Host::of(&args.places)?;
-    let cells = plan::cells(&config, &registry);
     if args.dry_run {
+        let Asked { config, registry, .. } = &asked;
+        let cells = plan::cells(config, registry);
         cells.iter().for_each(|cell| println!("{cell}"));
         let (rows, processes, epochs) = (cells.len(), config.processes, config.epochs);
         println!("{rows} rows, each {processes} processes of {epochs} epochs, {} threads", config.threads);
-        let guess = human(plan::guess_seconds(&cells, &config, &registry));
+        let guess = human(plan::guess_seconds(&cells, config, registry));
         println!("estimated time, a guess that half or twice as long would not contradict: {guess}, after set-up");
         return Ok(EXIT_OK);
     }
-    let device_missing = device_missing(&config);
-    let toolbox = match &device_missing {
-        // Nothing will be started, so nothing is installed or built.
-        Some(_) => Toolbox::default(),
-        None => Toolbox::prepare(&host, &config.entries(&registry)),
-    };
-    let guard = Guard::start()?;
-    let device_missing = device_missing.as_deref();
-    let bench = Bench { config: &config, registry: &registry, toolbox: &toolbox, guard: &guard, device_missing };
-    let run = Run::new(bench, environment(started), &folders.results, args.resume)?;
+    let means = asked.prepare()?;
+    let run = Run::new(means.bench(), environment(started), &folders.results, args.resume)?;
     let results = match run.carry_out() {
         Err(RunError::Interrupted(folder)) => return Err(interrupted(args, &folder).into()),
         outcome => outcome?,
@@ -60,7 +49,7 @@ pub fn run(args: &RunArgs) -> Outcome {
     println!("{}", dpsgd_report::table(&results));
     println!("results: {}", folders.results.join(RESULTS_FILE).display());
     println!("plots:   {} ({} files)", folders.plots.display(), plots.len());
-    Ok(exit_status(&results, device_missing.is_some()))
+    Ok(exit_status(&results, means.device_missing.is_some()))
 }
 
 /// What to say of a run that was stopped: the command that continues it, which is this one with what it lacks.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
 use dpsgd_core::{Device, Mode, Settings};
+use dpsgd_protocol::KERNEL_CACHE;
 use dpsgd_protocol::results::Status;
 
 use crate::config::{Config, Workload};
@@ -157,7 +158,9 @@ impl Bench<'_> {
     ) -> Result<Verdict, WorkerError> {
         // For this gate alone: others may be at work beside it.
         let folder = tempfile::tempdir_in(folder).map_err(failed)?;
-        let launch = self.launch(contender, log)?;
+        let mut launch = self.launch(contender, log)?;
+        // As in the processes that are timed.
+        launch.env.extend(cache_variables(&folder.path().join("kernels")).map_err(failed)?);
         let entry = self.entry(contender);
         let expectations = Expectations {
             tolerance: contender.tolerance,
@@ -177,6 +180,13 @@ impl Bench<'_> {
     fn entry(&self, contender: &Contender) -> &Entry {
         self.registry.entry(&contender.strategy).expect("a config names only contenders of the registry")
     }
+}
+
+/// The variables by which a worker caches machine code in this folder, which is made if it is not there, and nowhere
+/// else: CUDA's own cache, which others may have filled, is off.
+pub fn cache_variables(folder: &Path) -> std::io::Result<[(String, String); 2]> {
+    std::fs::create_dir_all(folder)?;
+    Ok([(KERNEL_CACHE.into(), folder.display().to_string()), ("CUDA_CACHE_DISABLE".into(), "1".into())])
 }
 
 /// A log's name within the run's folder.

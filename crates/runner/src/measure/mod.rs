@@ -2,7 +2,7 @@
 //!
 //! A replicate is a process: every cell is measured in several fresh processes, one per round, and a round visits all
 //! cells in an order that is shuffled by the seed and reversed every other round. So a slow minute of the machine hits
-//! all contenders, and every process pays its own cold start.
+//! all contenders, and every process pays for its own start.
 
 pub mod bench;
 pub mod environment;
@@ -15,10 +15,10 @@ mod rows;
 mod summary;
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use dpsgd_core::{Description, Device, Mode};
-use dpsgd_protocol::KERNEL_CACHE;
 use dpsgd_protocol::results::{Cell, DataKind, Environment, ProcessRun, Results, ResultsError, Timeline, Verification};
 
 use crate::calibrate::{CalibrationError, calibrate};
@@ -28,7 +28,7 @@ use crate::registry::Contender;
 use crate::session::{self, failed};
 use crate::verify::Verdict;
 use crate::worker::WorkerError;
-use bench::{Bench, log_file};
+use bench::{Bench, cache_variables, log_file};
 use plan::PlannedCell;
 use progress::Progress;
 use rows::{ResumeError, Rows};
@@ -241,6 +241,7 @@ impl<'a> Run<'a> {
         let processes: usize = cells.iter().filter(|cell| self.is_pending(cell)).map(left).sum();
         let mut progress = Progress::new((processes * config.epochs) as u64);
         if processes > 0 {
+            self.empty_kernel_caches()?;
             self.calibrate(&mut progress)?;
         }
         for round in 0..config.processes {
@@ -264,6 +265,25 @@ impl<'a> Run<'a> {
         }
         progress.finish();
         Ok(())
+    }
+
+    /// Removes what a run that was killed may have left: the first process of each row in this run is to find nothing.
+    fn empty_kernel_caches(&self) -> Result<(), RunError> {
+        for workload in &self.bench.config.workloads {
+            let caches = self.kernel_caches(workload);
+            match std::fs::remove_dir_all(&caches) {
+                Err(reason) if reason.kind() != ErrorKind::NotFound => {
+                    return Err(RunError::File { path: caches, reason });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder of the caches of machine code, one for each row of a workload.
+    fn kernel_caches(&self, workload: &Workload) -> PathBuf {
+        self.workload_folder(workload).join("kernels")
     }
 
     /// Measures the machine's peak. Done before the first process and after the last, because the machine may be slower
@@ -298,8 +318,8 @@ impl<'a> Run<'a> {
         let config = self.bench.config;
         let mut launch = self.bench.launch(cell.contender, self.folder.join(log))?;
         let folder = self.workload_folder(cell.workload);
-        let cache = folder.join("kernels").join(log.file_stem().unwrap_or_default());
-        launch.env.extend(cold_caches(&cache, round == 0).map_err(failed)?);
+        let cache = self.kernel_caches(cell.workload).join(log.file_stem().unwrap_or_default());
+        launch.env.extend(cache_variables(&cache).map_err(failed)?);
         let prepared = &self.prepared[cell.workload.name.as_str()];
         let job = process::Job {
             strategy: &cell.contender.strategy,
@@ -356,17 +376,6 @@ impl<'a> Run<'a> {
     fn interrupted(&self) -> RunError {
         RunError::Interrupted(self.folder.clone())
     }
-}
-
-/// The variables by which a timed process has the row's own cache of machine code and no other: `cache`, which is empty
-/// for the row's first process. CUDA has a cache of its own, which the gate or an earlier run may have filled.
-fn cold_caches(cache: &Path, is_first: bool) -> std::io::Result<[(String, String); 2]> {
-    // A run that was killed may have left one.
-    if is_first && cache.exists() {
-        std::fs::remove_dir_all(cache)?;
-    }
-    std::fs::create_dir_all(cache)?;
-    Ok([(KERNEL_CACHE.into(), cache.display().to_string()), ("CUDA_CACHE_DISABLE".into(), "1".into())])
 }
 
 fn create(folder: &Path) -> Result<(), RunError> {

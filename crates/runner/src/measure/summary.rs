@@ -16,11 +16,7 @@ pub fn summarize(cell: &mut Cell, wanted_processes: usize, seed: u64) {
     cell.examples_per_s = cell.median_epoch_s.map(|seconds| cell.examples_per_epoch as f64 / seconds);
     cell.first_step_s = median_of(cell, |process| Some(process.first_step_s));
     cell.first_epoch_s = median_of(cell, |process| process.epochs_s.first().copied());
-    let kernels = Kernels {
-        compile_s: median_of(cell, |process| process.kernels?.compile_s),
-        cached_s: median_of(cell, |process| process.kernels?.cached_s),
-    };
-    cell.kernels = Some(kernels).filter(|kernels| *kernels != Kernels::default());
+    cell.kernels = kernels(cell);
     cell.warm_up_s = median_of(cell, |process| stats::warm_up(&process.epochs_s));
     cell.peak_rss_bytes = cell.processes.iter().filter_map(|process| process.peak_rss_bytes).max();
     cell.cpu_utilization = median_of(cell, |process| process.cpu_utilization);
@@ -34,6 +30,15 @@ pub fn summarize(cell: &mut Cell, wanted_processes: usize, seed: u64) {
 fn median_of(cell: &Cell, figure: impl Fn(&ProcessRun) -> Option<f64>) -> Option<f64> {
     let figures: Vec<f64> = cell.processes.iter().filter_map(figure).collect();
     stats::median(&figures)
+}
+
+/// Medians over the processes that compiled, and over those that only read the cache. Where there is none of these,
+/// what those that compiled took to read back what they had just written stands in.
+fn kernels(cell: &Cell) -> Option<Kernels> {
+    let compile_s = median_of(cell, |process| process.kernels?.compile_s);
+    let only_read = |process: &ProcessRun| process.kernels.filter(|kernels| kernels.compile_s.is_none())?.cached_s;
+    let cached_s = median_of(cell, only_read).or_else(|| median_of(cell, |process| process.kernels?.cached_s));
+    Some(Kernels { compile_s, cached_s }).filter(|kernels| *kernels != Kernels::default())
 }
 
 fn window(process: &ProcessRun) -> Option<&GpuWindow> {
