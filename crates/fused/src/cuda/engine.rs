@@ -176,7 +176,7 @@ impl<D: Device> Engine<D> {
         match recordings.of(shape, || device.record(&launches())) {
             Take::Replay(recording) => {
                 self.replays += 1;
-                return device.replay(recording);
+                device.replay(recording)
             }
             Take::Launch => launches().iter().try_for_each(|(launch, step)| device.launch(*launch, step)),
             Take::CannotRecord(error) => {

@@ -183,7 +183,7 @@ fn a_batch_that_there_was_no_memory_for_leaves_all_as_it_was() {
         let run = |fails: bool| {
             let mut engine =
                 with(settings, || engine(Emulator::new(), &job(&image_model(5, true), "best")).expect("loads"));
-            let mut step = |engine: &mut Engine<Emulator>, slots: usize| {
+            let step = |engine: &mut Engine<Emulator>, slots: usize| {
                 let Taken { indices, mask, dp } = taken(1, slots, 0, Mode::Private);
                 engine.step(&BatchRef { indices: &indices, mask: &mask }, &dp)
             };
