@@ -193,11 +193,17 @@ fn small_factors_of_averaged_embeddings_keep_their_digits() {
     job.params.tensors[0].values.fill(1e-3);
     job.params.tensors[1].values.fill(40.0);
     let gradients = gradients(&job);
-    let mut strategy = Emulated::load(job.clone()).expect("loads");
-    for clip_norm in [0.13, 0.15, 0.17, 0.19, 0.21, 0.23] {
-        let batch = BatchRef { indices: &[0], mask: &[true] };
-        let error = error_of_step(&mut strategy, &job, &gradients, (Mode::Private, clip_norm), &batch);
-        assert!(error <= 2e-6, "C = {clip_norm}: {error:e}");
-    }
-    assert_eq!(strategy.non_finite_examples().expect("a number"), 0);
+    let largest_error = |fault| {
+        let load = || Emulated::load(job.clone()).expect("loads");
+        let mut strategy = with(Settings { fault, ..Settings::new() }, load);
+        let errors = [0.13, 0.15, 0.17, 0.19, 0.21, 0.23].map(|clip_norm| {
+            let batch = BatchRef { indices: &[0], mask: &[true] };
+            error_of_step(&mut strategy, &job, &gradients, (Mode::Private, clip_norm), &batch)
+        });
+        assert_eq!(strategy.non_finite_examples().expect("a number"), 0);
+        errors.into_iter().fold(0.0, f64::max)
+    };
+    let divided = ("fmaf(factor, row, *sum)", "fmaf(factor / (float)L::TIME, gradient, *sum)");
+    let (right, wrong) = (largest_error(None), largest_error(Some(divided)));
+    assert!(right <= 1e-6 && wrong > 2e-6, "{right:e}, with a divided factor {wrong:e}");
 }
