@@ -51,10 +51,13 @@ impl From<cuda::DeviceError> for StrategyError {
 
 /// The ways to run it: the best of everything; all layers by one method; on tensor cores; an instruction set that isn't the
 /// best.
-const VARIANTS: [&str; 7] = ["best", "kept", "ghost", TF32, "avx512", "avx2", "portable"];
+const VARIANTS: [&str; 7] = {
+    let [avx512, avx2, portable] = INSTRUCTION_SETS;
+    ["best", "kept", "ghost", TF32, avx512, avx2, portable]
+};
 const TF32: &str = "tf32";
 /// Those that are instruction sets of processors.
-const INSTRUCTION_SETS: &[&str] = VARIANTS.split_at(4).1;
+const INSTRUCTION_SETS: [&str; 3] = ["avx512", "avx2", "portable"];
 
 /// Builds the engine for an instruction set, if the machine has it and it is the one asked for.
 fn engine<I: Isa>(asked: &str, name: &str, job: &mut Option<Ready>) -> Option<Box<dyn Step>> {
@@ -211,6 +214,10 @@ impl Strategy for Fused {
             }
             RunsOn::Cuda(cuda) => {
                 let device = cuda.engine.device();
+                // What is slower than it should be stands beside the version, so that it is in the results.
+                let fallbacks = cuda.engine.fallbacks();
+                let version =
+                    if fallbacks.is_empty() { version } else { format!("{version} ({})", fallbacks.join("; ")) };
                 let own = [("fused".to_string(), version)];
                 let versions = own.into_iter().chain(cuda::Device::versions(device)).collect();
                 // One thread of the processor starts the kernels.

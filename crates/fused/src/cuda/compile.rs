@@ -14,8 +14,6 @@ pub struct Compiled {
     pub cubin: Vec<u8>,
     /// What the compiler and the assembler say, with registers and spills of every kernel.
     pub log: String,
-    /// What the assembler made the machine code of.
-    pub ptx: String,
 }
 
 /// Options besides the architecture. Products and sums are contracted to fused multiply-adds, as by default; nothing is
@@ -27,10 +25,27 @@ pub fn options(architecture: &str) -> Vec<String> {
     OPTIONS.iter().map(|option| option.to_string()).chain([format!("--gpu-architecture={architecture}")]).collect()
 }
 
+fn failed(what: &str, error: result::NvrtcError) -> DeviceError {
+    DeviceError::Failed(format!("NVRTC: {what}: {error}"))
+}
+
 /// Compiles `source` for an architecture such as `sm_90`. Needs no device.
 pub fn compile(source: &str, architecture: &str) -> Result<Compiled, DeviceError> {
+    compile_program(source, architecture).map(|(compiled, _)| compiled)
+}
+
+/// The same, with the PTX that the assembler made the machine code of: only tests read that.
+pub fn compile_with_ptx(source: &str, architecture: &str) -> Result<(Compiled, String), DeviceError> {
+    let (compiled, program) = compile_program(source, architecture)?;
+    // SAFETY: the program is compiled.
+    let ptx = unsafe { result::get_ptx(program.0) }.map_err(|error| failed("read the PTX", error))?;
+    // SAFETY: the text ends in a NUL.
+    let ptx = unsafe { CStr::from_ptr(ptx.as_ptr()) }.to_string_lossy().into_owned();
+    Ok((compiled, ptx))
+}
+
+fn compile_program(source: &str, architecture: &str) -> Result<(Compiled, Owned), DeviceError> {
     version()?;
-    let failed = |what: &str, error: result::NvrtcError| DeviceError::Failed(format!("NVRTC: {what}: {error}"));
     let source = CString::new(source).expect("no source holds a NUL");
     let program = result::create_program(&source, Some(c"fused.cu")).map_err(|error| failed("begin", error))?;
     let program = Owned(program);
@@ -49,11 +64,7 @@ pub fn compile(source: &str, architecture: &str) -> Result<Compiled, DeviceError
     unsafe { sys::nvrtcGetCUBIN(program.0, cubin.as_mut_ptr().cast()) }
         .result()
         .map_err(|error| failed("read the code", error))?;
-    // SAFETY: the program is compiled.
-    let ptx = unsafe { result::get_ptx(program.0) }.map_err(|error| failed("read the PTX", error))?;
-    // SAFETY: the text ends in a NUL.
-    let ptx = unsafe { CStr::from_ptr(ptx.as_ptr()) }.to_string_lossy().into_owned();
-    Ok(Compiled { cubin, log, ptx })
+    Ok((Compiled { cubin, log }, program))
 }
 
 /// A program of NVRTC, destroyed in the end.

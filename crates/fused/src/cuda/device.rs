@@ -29,9 +29,8 @@ pub trait Device {
     /// Starts a kernel. May return before it is done.
     fn launch(&mut self, launch: Launch, step: &Step) -> Result<(), DeviceError>;
 
-    /// Remembers these launches, without starting them. `None` if the device can't: then they can only be started one by
-    /// one.
-    fn record(&mut self, launches: &[(Launch, Step)]) -> Option<Self::Recording>;
+    /// Remembers these launches, without starting them. After an error they can only be started one by one.
+    fn record(&mut self, launches: &[(Launch, Step)]) -> Result<Self::Recording, DeviceError>;
 
     /// Starts what was recorded, at once and in its order, when all that was started before is done. May return before it
     /// is done.
@@ -49,6 +48,11 @@ pub trait Device {
     /// The same in figures; `None` where it means nothing.
     fn kernels(&self) -> Option<Kernels> {
         None
+    }
+
+    /// What it does in a slower way than it should, and why.
+    fn fallbacks(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Versions of what runs and compiles the kernels.

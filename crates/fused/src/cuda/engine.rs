@@ -16,6 +16,10 @@ pub struct Engine<D: Device> {
     recordings: Recordings<Shape, D::Recording>,
     /// Whether steps are recorded.
     records: bool,
+    /// Why not, if they should be.
+    unrecorded: Option<String>,
+    /// How many recordings were started.
+    replays: u64,
     device: D,
     plan: Plan,
     program: Program,
@@ -84,9 +88,11 @@ impl<D: Device> Engine<D> {
         };
         device.upload(base.non_finite, &0u64.to_ne_bytes())?;
         let outputs = plan.edges[plan.edges.len() - 1].length;
-        Ok(Engine {
+        let mut engine = Engine {
             recordings: Recordings::new(),
             records: limits.records,
+            unrecorded: None,
+            replays: 0,
             device,
             plan,
             program,
@@ -95,7 +101,39 @@ impl<D: Device> Engine<D> {
             room,
             outputs,
             message: Vec::new(),
-        })
+        };
+        engine.try_to_record();
+        Ok(engine)
+    }
+
+    /// Records a step that is never started: so it is known at load whether the device can.
+    fn try_to_record(&mut self) {
+        if !self.records {
+            return;
+        }
+        let Engine { device, plan, program, base, .. } = self;
+        let shape = Shape::roomy(true, plan.expected, program, plan);
+        if let Err(error) = device.record(&launches(program, plan, base, shape)) {
+            self.record_no_more(&error);
+        }
+    }
+
+    /// From now on, steps are launched kernel by kernel.
+    fn record_no_more(&mut self, error: &DeviceError) {
+        let reason = format!("steps are launched kernel by kernel, as they can't be recorded: {error}");
+        eprintln!("fused: {reason}");
+        self.unrecorded = Some(reason);
+        self.records = false;
+    }
+
+    /// What is slower than it should be, and why: nothing, if all is well.
+    pub fn fallbacks(&self) -> Vec<String> {
+        self.device.fallbacks().into_iter().chain(self.unrecorded.clone()).collect()
+    }
+
+    /// How many steps were started as recorded.
+    pub fn replays(&self) -> u64 {
+        self.replays
     }
 
     /// The device.
@@ -136,11 +174,17 @@ impl<D: Device> Engine<D> {
         let shape = Shape::roomy(is_private, examples, program, plan);
         let launches = || launches(program, plan, base, shape);
         match recordings.of(shape, || device.record(&launches())) {
-            Take::Replay(recording) => return device.replay(recording),
-            Take::Launch => {}
-            Take::CannotRecord => self.records = false,
+            Take::Replay(recording) => {
+                self.replays += 1;
+                device.replay(recording)
+            }
+            Take::Launch => launches().iter().try_for_each(|(launch, step)| device.launch(*launch, step)),
+            Take::CannotRecord(error) => {
+                let launches = launches();
+                self.record_no_more(&error);
+                launches.iter().try_for_each(|(launch, step)| self.device.launch(*launch, step))
+            }
         }
-        launches().iter().try_for_each(|(launch, step)| device.launch(*launch, step))
     }
 
     /// Sends what the next launches read: it arrives when those before are done, as copies and kernels happen in the order
@@ -151,11 +195,14 @@ impl<D: Device> Engine<D> {
         self.message.extend(rows.flat_map(u32::to_ne_bytes));
         let count = varying.examples as usize;
         if count > self.room {
-            // What was there before stays, unused: batches grow a few times, if ever. But recordings refer to it.
+            // What was there before stays, unused: batches grow a few times, if ever. But recordings refer to it. If there
+            // is no memory, all is as it was.
+            let room = count.next_power_of_two();
+            let inbox = inbox(&mut self.device, room)?;
             self.recordings.clear();
-            self.room = count.next_power_of_two();
-            self.base.varying = inbox(&mut self.device, self.room)?;
-            self.base.rows = self.base.varying + Varying::BYTES as u64;
+            self.room = room;
+            self.base.varying = inbox;
+            self.base.rows = inbox + Varying::BYTES as u64;
         }
         self.device.upload(self.base.varying, &self.message)
     }
@@ -193,14 +240,14 @@ impl<D: Device> Engine<D> {
 
     /// The model's outputs for some examples of the data set, `[examples, outputs]`.
     pub fn outputs(&mut self, examples: &[u32]) -> Result<Vec<f32>, DeviceError> {
-        let varying = Varying { examples: whole(examples.len()), ..Varying::default() };
-        self.send(&varying, examples.iter().copied())?;
         let room = self.program.room;
         let place = self.base.values + 4 * (self.program.sizes.values - room * self.outputs) as u64;
         let mut outputs = Vec::with_capacity(examples.len() * self.outputs);
-        for first in (0..examples.len()).step_by(room) {
-            let count = (examples.len() - first).min(room);
-            let step = Step { first: whole(first), examples: whole(count), forward_only: 1, ..self.base };
+        // No more at once than there has been room for since the load: recordings stay good.
+        for rows in examples.chunks(room) {
+            let count = rows.len();
+            self.send(&Varying { examples: whole(count), ..Varying::default() }, rows.iter().copied())?;
+            let step = Step { examples: whole(count), forward_only: 1, ..self.base };
             for kernels in [self.program.resident.as_slice(), &self.program.forward] {
                 for launch in launches_of(kernels, count) {
                     self.device.launch(launch, &step)?;

@@ -25,8 +25,10 @@ pub struct Hardware {
     kernels: Vec<CudaFunction>,
     /// All that was allocated.
     memory: Vec<sys::CUdeviceptr>,
-    /// What small messages are copied from; `None` if there is no such memory.
-    pinned: Option<Pinned>,
+    /// What small messages are copied from; or why there is no such memory.
+    pinned: Result<Pinned, DriverError>,
+    /// Whether steps are to be recorded.
+    records: bool,
     compiler: String,
     cache: Option<Cache>,
     /// Where the kernels came from, in words.
@@ -61,18 +63,27 @@ impl Hardware {
         // SAFETY: there is one stream, so that everything happens in the order of the calls.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(failed("stream"))?;
-        let pinned = Pinned::new(&context, &stream).ok();
-        Ok(Hardware {
+        let pinned = Pinned::new(&context, &stream);
+        let device = Hardware {
             context,
             stream,
             kernels: Vec::new(),
             memory: Vec::new(),
             pinned,
+            records: true,
             compiler,
             cache,
             origin: String::new(),
             took: Kernels::default(),
-        })
+        };
+        device.fallbacks().iter().for_each(|reason| eprintln!("fused: {reason}"));
+        Ok(device)
+    }
+
+    /// The same, but steps are launched kernel by kernel: for tests.
+    pub fn without_recordings(mut self) -> Self {
+        self.records = false;
+        self
     }
 
     fn attribute(&self, attribute: sys::CUdevice_attribute) -> usize {
@@ -111,7 +122,7 @@ impl Device for Hardware {
             cache_bytes: self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
             memory_bytes: self.context.mem_get_info().map_or(0, |(free, _)| free),
             tf32: self.context.compute_capability().is_ok_and(|(major, _)| major >= 8),
-            records: true,
+            records: self.records,
             resident: true,
             largest_chunk: None,
         }
@@ -154,13 +165,15 @@ impl Device for Hardware {
 
     fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         self.context.bind_to_thread().map_err(failed("context"))?;
-        if let Some(pinned) = self.pinned.as_mut().filter(|_| bytes.len() <= Pinned::MOST) {
+        if let (Ok(pinned), true) = (&mut self.pinned, bytes.len() <= Pinned::MOST) {
             // SAFETY: the caller has allocated as many bytes at `to`.
             return unsafe { pinned.send(to, bytes) }.map_err(failed("copy to the device"));
         }
-        // SAFETY: the caller has allocated as many bytes at `to`. The driver has taken the bytes when the call returns,
-        // as they are not pinned.
-        unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) }.map_err(failed("copy to the device"))
+        // SAFETY: the caller has allocated as many bytes at `to`; the copy is waited for while `bytes` is borrowed.
+        let started = unsafe { result::memcpy_htod_async(to, bytes, self.stream.cu_stream()) };
+        // Also after an error: nothing may read `bytes` when this returns.
+        let done = self.synchronize();
+        started.map_err(failed("copy to the device")).and(done)
     }
 
     fn download(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
@@ -184,15 +197,15 @@ impl Device for Hardware {
             .map_err(failed("start a kernel"))
     }
 
-    fn record(&mut self, launches: &[(Launch, Step)]) -> Option<CudaGraph> {
+    fn record(&mut self, launches: &[(Launch, Step)]) -> Result<CudaGraph, DeviceError> {
         // Relaxed: nothing else goes on in this process that the capture would have to be kept from.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        self.stream.begin_capture(mode).ok()?;
+        self.stream.begin_capture(mode).map_err(failed("begin a capture"))?;
         let launched = launches.iter().try_for_each(|(launch, step)| self.launch(*launch, step));
-        // Also after an error, or the stream would never start anything again. What is wrong with the device, launches one
-        // by one will say.
-        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).ok().flatten();
-        launched.ok().and(graph)
+        // Also after an error, or the stream would never start anything again.
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("end a capture"));
+        launched?;
+        graph?.ok_or_else(|| DeviceError::Failed("CUDA: a capture gave no graph".into()))
     }
 
     fn replay(&mut self, recording: &CudaGraph) -> Result<(), DeviceError> {
@@ -202,6 +215,12 @@ impl Device for Hardware {
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {
         self.stream.synchronize().map_err(failed("a kernel"))
+    }
+
+    fn fallbacks(&self) -> Vec<String> {
+        let reason =
+            |error| format!("messages are copied from pageable memory, as there is none that is pinned: {error}");
+        self.pinned.as_ref().err().map(reason).into_iter().collect()
     }
 
     fn origin(&self) -> String {

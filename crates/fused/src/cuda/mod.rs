@@ -23,7 +23,7 @@ mod tiled;
 
 pub use arguments::{Step, Varying};
 pub use cache::Cache;
-pub use compile::{Compiled, compile, load_compiler, version as compiler_version};
+pub use compile::{Compiled, compile, compile_with_ptx, load_compiler, version as compiler_version};
 pub use device::{Device, DeviceError, Launch, Limits};
 pub use engine::Engine;
 pub use hardware::Hardware;

@@ -7,13 +7,13 @@ const MOST: usize = 16;
 pub struct Recordings<S, R>(Vec<(S, Option<R>)>);
 
 /// What to do with a step.
-pub enum Take<'a, R> {
+pub enum Take<'a, R, E> {
     /// Replay this.
     Replay(&'a R),
     /// Start its launches one by one, as it is the first of its shape.
     Launch,
-    /// The same, as nothing can be recorded.
-    CannotRecord,
+    /// The same, as it can't be recorded, and why.
+    CannotRecord(E),
 }
 
 impl<S: PartialEq, R> Recordings<S, R> {
@@ -29,22 +29,23 @@ impl<S: PartialEq, R> Recordings<S, R> {
 
     /// For a step of this shape. The first is not recorded: it may be the only one, and a driver that loads kernels when
     /// they are first started can do so.
-    pub fn of(&mut self, shape: S, record: impl FnOnce() -> Option<R>) -> Take<'_, R> {
+    pub fn of<E>(&mut self, shape: S, record: impl FnOnce() -> Result<R, E>) -> Take<'_, R, E> {
         let known = self.0.iter().position(|(known, _)| *known == shape);
-        let (shape, mut recording) = match known {
+        let (shape, recording) = match known {
             Some(place) => self.0.remove(place),
             None => (shape, None),
         };
         if self.0.len() == MOST {
             self.0.remove(0);
         }
-        if known.is_some() && recording.is_none() {
-            recording = record();
-        }
+        let (recording, error) = match recording {
+            None if known.is_some() => record().map_or_else(|error| (None, Some(error)), |made| (Some(made), None)),
+            recording => (recording, None),
+        };
         self.0.push((shape, recording));
-        match self.0.last() {
-            Some((_, Some(recording))) => Take::Replay(recording),
-            _ if known.is_some() => Take::CannotRecord,
+        match (self.0.last(), error) {
+            (Some((_, Some(recording))), _) => Take::Replay(recording),
+            (_, Some(error)) => Take::CannotRecord(error),
             _ => Take::Launch,
         }
     }
@@ -56,10 +57,10 @@ mod tests {
 
     /// What is done: a recording's number, or a word.
     fn done(recordings: &mut Recordings<usize, usize>, shape: usize, record: Option<usize>) -> String {
-        match recordings.of(shape, || record) {
+        match recordings.of(shape, || record.ok_or("cannot")) {
             Take::Replay(recording) => recording.to_string(),
             Take::Launch => "launch".into(),
-            Take::CannotRecord => "cannot".into(),
+            Take::CannotRecord(error) => error.into(),
         }
     }
 

@@ -21,7 +21,7 @@ impl Shape {
         Shape { is_private, room: examples }
     }
 
-    /// With some more room, so that batches of about this size have few shapes: at most an eighth more, and not so much
+    /// With some more room, so that batches of about this size have few shapes: less than an eighth more, and not so much
     /// more that there would be another chunk.
     pub fn roomy(is_private: bool, examples: usize, program: &Program, plan: &Plan) -> Self {
         let room = match (examples, &program.resident) {
@@ -31,11 +31,16 @@ impl Shape {
             (_, None) => {
                 let whole = (examples - 1) / plan.chunk * plan.chunk;
                 let rest = examples - whole;
-                whole + rest.next_multiple_of((rest.next_power_of_two() / 8).max(1)).min(plan.chunk)
+                whole + with_some_more(rest).min(plan.chunk)
             }
         };
         Shape { is_private, room }
     }
+}
+
+/// The next of eight sizes between powers of two: a sixteenth of a power of two that is less than twice `examples` away.
+fn with_some_more(examples: usize) -> usize {
+    examples.next_multiple_of((examples.next_power_of_two() / 16).max(1))
 }
 
 /// A step's launches. `base`: what all of them share.
@@ -108,5 +113,21 @@ impl Schedule<'_> {
             self.add(&program.kept_sums, group, &step);
         }
         self.add(&program.sums, examples, &step);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_some_more;
+
+    #[test]
+    fn room_is_less_than_an_eighth_more_and_of_few_sizes() {
+        for examples in 1..=5000 {
+            let room = with_some_more(examples);
+            assert!(examples <= room && 8 * (room - examples) < examples, "{examples}: {room}");
+        }
+        let mut sizes: Vec<usize> = (257..=512).map(with_some_more).collect();
+        sizes.dedup();
+        assert_eq!(sizes.len(), 8);
     }
 }

@@ -3,7 +3,7 @@
 /// What tells when the device has done all that was started before.
 pub trait Fence {
     /// Of a fence's methods.
-    type Error;
+    type Error: Clone;
 
     /// It comes after what has been started so far.
     fn set(&mut self) -> Result<(), Self::Error>;
@@ -20,19 +20,27 @@ pub trait Fence {
 /// there are places, and no more. That the *target* is the same for all messages is safe without more: on one stream,
 /// copies and kernels happen in the order of the calls, so a message arrives when the kernels that read the one before are
 /// done, and before those that read it begin.
-pub struct Places<F> {
+///
+/// A fence that can't be set leaves nothing to wait for: then no place is ever filled again.
+pub struct Places<F: Fence> {
     fences: Vec<(F, bool)>,
     next: usize,
+    /// Why no place is filled any more.
+    broken: Option<F::Error>,
 }
 
 impl<F: Fence> Places<F> {
     /// As many as there are fences.
     pub fn new(fences: impl IntoIterator<Item = F>) -> Self {
-        Places { fences: fences.into_iter().map(|fence| (fence, false)).collect(), next: 0 }
+        Places { fences: fences.into_iter().map(|fence| (fence, false)).collect(), next: 0, broken: None }
     }
 
-    /// Waits until the next place is free; then `fill` fills it and starts the copy from it.
+    /// Waits until the next place is free; then `fill` fills it and starts the copy from it. Of two errors, gives that of
+    /// `fill`.
     pub fn fill<E: From<F::Error>>(&mut self, fill: impl FnOnce(usize) -> Result<(), E>) -> Result<(), E> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone().into());
+        }
         let place = self.next;
         let (fence, is_set) = &mut self.fences[place];
         if *is_set {
@@ -44,8 +52,9 @@ impl<F: Fence> Places<F> {
         let filled = fill(place);
         let (fence, is_set) = &mut self.fences[place];
         *is_set = true;
-        fence.set()?;
-        filled
+        let set = fence.set();
+        self.broken = set.as_ref().err().cloned();
+        filled.and(set.map_err(E::from))
     }
 }
 
@@ -64,6 +73,8 @@ mod tests {
         started: Vec<usize>,
         arrived: Vec<[u8; 4]>,
         waits: usize,
+        /// Whether fences can't be set.
+        sets_none: bool,
     }
 
     impl Device {
@@ -85,6 +96,9 @@ mod tests {
 
         fn set(&mut self) -> Result<(), ()> {
             let device = self.device.borrow();
+            if device.sets_none {
+                return Err(());
+            }
             self.copies = device.arrived.len() + device.started.len();
             Ok(())
         }
@@ -129,5 +143,31 @@ mod tests {
         assert_eq!(places.fill::<()>(|_| Err(())), Err(()));
         assert_eq!(places.fill::<()>(|_| Ok(())), Ok(()));
         assert_eq!(device.borrow().waits, 1);
+    }
+
+    #[test]
+    fn after_a_fence_that_could_not_be_set_no_place_is_filled() {
+        #[derive(Debug, PartialEq)]
+        enum Failed {
+            Fill,
+            Fence,
+        }
+        impl From<()> for Failed {
+            fn from((): ()) -> Self {
+                Failed::Fence
+            }
+        }
+        for (fill, expected) in [(Ok(()), Failed::Fence), (Err(Failed::Fill), Failed::Fill)] {
+            let device = Rc::new(RefCell::new(Device { memory: vec![[0; 4]; 3], ..Device::default() }));
+            let mut places = Places::new((0..3).map(|_| Behind { device: Rc::clone(&device), copies: 0 }));
+            assert_eq!(places.fill::<Failed>(|_| Ok(())), Ok(()));
+            device.borrow_mut().sets_none = true;
+            assert_eq!(places.fill(|_| fill), Err(expected));
+            // Also when fences could be set again, and in places that were free.
+            device.borrow_mut().sets_none = false;
+            for _ in 0..4 {
+                assert_eq!(places.fill(|_| panic!("filled")), Err(Failed::Fence));
+            }
+        }
     }
 }

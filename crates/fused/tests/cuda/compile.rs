@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use dpsgd_conformance::odd_models;
 use dpsgd_core::ModelSpec;
-use dpsgd_fused::cuda::{Cache, Limits, Precision, Program, Purpose, compile, compiler_version, load_compiler};
+use dpsgd_fused::cuda::{
+    Cache, Limits, Precision, Program, Purpose, compile, compile_with_ptx, compiler_version, load_compiler,
+};
 use dpsgd_fused::plan::{Method, Methods};
 
 /// Whether there is NVRTC: on the library path, or in this checkout's environments. Says if not.
@@ -49,9 +51,9 @@ fn compiled(program: &Program, architecture: &str) -> (String, String) {
     let cache = Cache::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvrtc"));
     let known = cache.get(&key).and_then(|bytes| String::from_utf8(bytes).ok());
     let text = known.unwrap_or_else(|| {
-        let compiled = compile(&program.source, architecture).unwrap_or_else(|error| panic!("{error}"));
+        let (compiled, ptx) = compile_with_ptx(&program.source, architecture).unwrap_or_else(|error| panic!("{error}"));
         assert!(!compiled.cubin.is_empty());
-        let text = format!("{}\0{}", compiled.log, compiled.ptx);
+        let text = format!("{}\0{}", compiled.log, ptx);
         cache.put(&key, text.as_bytes()).expect("stored");
         text
     });

@@ -6,8 +6,9 @@ use dpsgd_core::{
     BatchRef, Description, Device, DpSgd, Kernels, Load, Mode, ModelSpec, Params, Strategy, StrategyError,
 };
 use dpsgd_fused::Fused;
+use dpsgd_fused::cuda::{Cache, Hardware};
 
-use crate::precision;
+use crate::{precision, recorded};
 
 /// `fused` on the first device, whatever the job says.
 struct OnDevice(Fused);
@@ -117,6 +118,7 @@ fn steps_on_the_device_match_the_oracle() {
     conformance::an_empty_batch_adds_noise_and_nothing_else::<OnDevice>(&model("ffnn"), None);
     conformance::noise_is_normal_fresh_and_seeded::<OnDevice>(None);
     precision::check_errors::<OnDevice>();
+    precision::check_lengths::<OnDevice>(conformance::odd_models().into_iter().chain(precision::ghosts()));
 }
 
 /// Parameters after steps with noise.
@@ -148,4 +150,16 @@ fn runs_on_the_device_are_the_same_bit_by_bit_and_noise_is_the_processors() {
         let largest = here.iter().zip(&there).map(|(here, there)| (here - there).abs()).fold(0.0, f32::max);
         assert!(largest < 1e-6, "{}: noise differs by {largest:e}", model.name);
     }
+}
+
+#[test]
+fn steps_are_recorded_on_the_device_and_are_the_launches_bit_by_bit() {
+    if !is_available() {
+        return;
+    }
+    let description = OnDevice::load(synthetic::job(&model("ffnn"), 8, Mode::Private, None)).expect("loads").describe();
+    // Nothing is slower than it should be.
+    assert_eq!(description.versions["fused"], env!("CARGO_PKG_VERSION"));
+    let device = || Hardware::new(0, Cache::of_environment()).expect("a device");
+    recorded::check_on(device, || device().without_recordings());
 }

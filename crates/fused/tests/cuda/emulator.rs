@@ -29,8 +29,8 @@ pub struct Settings {
     pub multiprocessors: usize,
     /// Whether steps are to be recorded.
     pub records: bool,
-    /// Whether they can be, if they are to.
-    pub can_record: bool,
+    /// How many recordings can be made, if steps are to be recorded.
+    pub can_record: usize,
     /// A place in the program's source, and what to put there instead: a fault.
     pub fault: Option<(&'static str, &'static str)>,
 }
@@ -45,7 +45,7 @@ impl Settings {
             shared_bytes: 232_448,
             multiprocessors: 132,
             records: true,
-            can_record: true,
+            can_record: usize::MAX,
             fault: None,
         }
     }
@@ -98,7 +98,9 @@ pub struct Emulator {
     library: Option<Library>,
     memory: Vec<(Vec<u128>, usize)>,
     started: Vec<Started>,
-    replays: usize,
+    recorded: usize,
+    /// Whether the next allocation fails.
+    is_full: Cell<bool>,
 }
 
 /// What is still to be done.
@@ -109,12 +111,19 @@ enum Started {
 
 impl Emulator {
     pub fn new() -> Self {
-        Emulator { settings: SETTINGS.get(), library: None, memory: Vec::new(), started: Vec::new(), replays: 0 }
+        Emulator {
+            settings: SETTINGS.get(),
+            library: None,
+            memory: Vec::new(),
+            started: Vec::new(),
+            recorded: 0,
+            is_full: Cell::new(false),
+        }
     }
 
-    /// How many recordings were started.
-    pub fn replays(&self) -> usize {
-        self.replays
+    /// Makes the next allocation fail.
+    pub fn fill(&self) {
+        self.is_full.set(true);
     }
 
     /// Does all that was started.
@@ -243,6 +252,9 @@ impl Device for Emulator {
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<u64, DeviceError> {
+        if self.is_full.take() {
+            return Err(DeviceError::OutOfMemory(format!("{bytes} bytes")));
+        }
         // NaN, or -1, until something is written.
         let mut buffer = vec![u128::MAX; (bytes + 2 * FENCE).div_ceil(16)];
         // SAFETY: a buffer of plain numbers, as bytes.
@@ -277,12 +289,15 @@ impl Device for Emulator {
         Ok(())
     }
 
-    fn record(&mut self, launches: &[(Launch, Step)]) -> Option<Self::Recording> {
-        self.settings.can_record.then(|| launches.to_vec())
+    fn record(&mut self, launches: &[(Launch, Step)]) -> Result<Self::Recording, DeviceError> {
+        self.recorded += 1;
+        if self.recorded > self.settings.can_record {
+            return Err(DeviceError::Failed("no more recordings".into()));
+        }
+        Ok(launches.to_vec())
     }
 
     fn replay(&mut self, recording: &Self::Recording) -> Result<(), DeviceError> {
-        self.replays += 1;
         recording.iter().try_for_each(|(launch, step)| self.launch(*launch, step))
     }
 
@@ -311,11 +326,25 @@ pub struct Emulated {
     params: Params,
 }
 
-impl Emulated {
-    /// The device.
-    pub fn emulator(&self) -> &Emulator {
-        self.engine.device()
-    }
+/// A job's engine on a device, as the strategy would have it.
+pub fn engine<D: Device>(device: D, job: &Load) -> Result<Engine<D>, DeviceError> {
+    let variant = job.settings.variant.as_deref();
+    let methods = match variant {
+        Some("kept") => Methods::Only(Method::Kept),
+        Some("ghost") => Methods::Only(Method::Ghost),
+        _ => Methods::Cheapest,
+    };
+    let precision = if variant == Some("tf32") { Precision::Tf32 } else { Precision::F32 };
+    let key = match job.settings.noise_seed {
+        Some(seed) => Key::from_seed(seed),
+        None => Key::from_os().expect("entropy"),
+    };
+    let plan = Plan::new(&job.model, Methods::default()).expect("a valid model");
+    let order = noise_order(&job.model, &plan);
+    let purpose = Purpose { methods, precision, expected: job.dp.expected_batch_size as usize };
+    let mut engine = Engine::new(device, &job.model, &purpose, &job.dataset, &key, &order)?;
+    engine.write(&job.params)?;
+    Ok(engine)
 }
 
 fn failed(error: DeviceError) -> StrategyError {
@@ -328,25 +357,7 @@ impl Strategy for Emulated {
     const VARIANTS: &'static [&'static str] = &["best", "kept", "ghost"];
 
     fn load(job: Load) -> Result<Self, StrategyError> {
-        let methods = match job.settings.variant.as_deref() {
-            Some("kept") => Methods::Only(Method::Kept),
-            Some("ghost") => Methods::Only(Method::Ghost),
-            _ => Methods::Cheapest,
-        };
-        let key = match job.settings.noise_seed {
-            Some(seed) => Key::from_seed(seed),
-            None => Key::from_os().expect("entropy"),
-        };
-        let plan = Plan::new(&job.model, Methods::default()).expect("a valid model");
-        let order = noise_order(&job.model, &plan);
-        let precision = match job.settings.variant.as_deref() {
-            Some("tf32") => Precision::Tf32,
-            _ => Precision::F32,
-        };
-        let purpose = Purpose { methods, precision, expected: job.dp.expected_batch_size as usize };
-        let mut engine =
-            Engine::new(Emulator::new(), &job.model, &purpose, &job.dataset, &key, &order).map_err(failed)?;
-        engine.write(&job.params).map_err(failed)?;
+        let engine = engine(Emulator::new(), &job).map_err(failed)?;
         Ok(Emulated { engine, dp: job.dp, params: job.params })
     }
 

@@ -176,3 +176,34 @@ fn positions_that_cancel_do_not_hide_a_gradient_from_clipping() {
         assert!(norm <= 1.001, "{variant}: moved by {norm}, clipped to 1");
     });
 }
+
+/// An average over so many tokens that the clip factor, divided by their number, is no normal f32 and has few digits.
+#[test]
+fn small_factors_of_averaged_embeddings_keep_their_digits() {
+    if !is_available() {
+        return;
+    }
+    const TIME: usize = 2048;
+    let input = ModelInput::Tokens { time: TIME, vocabulary: TIME };
+    let embedding = Layer::Embedding { num_embeddings: TIME, embedding_dim: 1 };
+    let model = model("average", input, Loss::Mse, vec![embedding, Layer::MeanOverTime, linear(1, 1)]);
+    let mut job = synthetic::job(&model, 1, Mode::Private, None);
+    job.dataset.inputs = Inputs::Tokens((0..TIME as i32).collect());
+    job.dataset.targets = Targets::Value(vec![-3.7e36]);
+    job.params.tensors[0].values.fill(1e-3);
+    job.params.tensors[1].values.fill(40.0);
+    let gradients = gradients(&job);
+    let largest_error = |fault| {
+        let load = || Emulated::load(job.clone()).expect("loads");
+        let mut strategy = with(Settings { fault, ..Settings::new() }, load);
+        let errors = [0.13, 0.15, 0.17, 0.19, 0.21, 0.23].map(|clip_norm| {
+            let batch = BatchRef { indices: &[0], mask: &[true] };
+            error_of_step(&mut strategy, &job, &gradients, (Mode::Private, clip_norm), &batch)
+        });
+        assert_eq!(strategy.non_finite_examples().expect("a number"), 0);
+        errors.into_iter().fold(0.0, f64::max)
+    };
+    let divided = ("fmaf(factor, row, *sum)", "fmaf(factor / (float)L::TIME, gradient, *sum)");
+    let (right, wrong) = (largest_error(None), largest_error(Some(divided)));
+    assert!(right <= 1e-6 && wrong > 2e-6, "{right:e}, with a divided factor {wrong:e}");
+}

@@ -7,6 +7,7 @@ use dpsgd_conformance::{odd_models, plain_steps_match_the_oracle, private_steps_
 use dpsgd_core::{Layer, Loss, ModelInput, ModelSpec, Pair, Strategy};
 
 use crate::emulator::{Emulated, Settings, is_available, with};
+use crate::precision::{check_lengths, ghosts};
 
 /// A convolution with several positions, and two linear layers.
 fn images() -> ModelSpec {
@@ -127,4 +128,23 @@ fn faults_in_kernels_of_tokens_are_found() {
         ),
     ];
     check(&odd("two LSTMs"), Settings::new(), &faults);
+}
+
+#[test]
+fn clipped_sums_of_rounded_products_are_found() {
+    if !is_available() {
+        return;
+    }
+    // In the layer whose norm is a sum over pairs of positions, and in no other.
+    let right = "sum_of_part<L, Fma>(s);";
+    let wrong = "if (L::T > 1) sum_of_part<L, Products>(s); else sum_of_part<L, Fma>(s);";
+    for model in ghosts() {
+        let lengths = || check_lengths::<Emulated>([model.clone()]);
+        with(Settings::new(), lengths);
+        let faulty = || catch_unwind(AssertUnwindSafe(lengths));
+        let found = with(Settings { fault: Some((right, wrong)), ..Settings::new() }, faulty);
+        let payload = found.expect_err("nobody saw it");
+        let message = payload.downcast_ref::<String>().cloned().unwrap_or_default();
+        assert!(message.contains("clip norms"), "something else failed: {message}");
+    }
 }

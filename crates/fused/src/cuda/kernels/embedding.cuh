@@ -113,9 +113,10 @@ __device__ inline void embedding_sum(const Step& s) {
                 float factor = s.factors[example];
                 if (own % EMBEDDING_WARPS != warp || factor == 0.0f || column >= L::WIDTH) continue;
                 float gradient = s.gradients[L::OUT + example * L::LENGTH + (L::MEAN ? 0 : t) * L::WIDTH + column];
-                float by = L::MEAN ? factor / (float)L::TIME : factor;
+                // Not the factor by TIME: it can be so small that digits would be lost.
+                float row = L::MEAN ? gradient * (1.0f / (float)L::TIME) : gradient;
                 float* sum = sums + own * EMBEDDING_COLUMNS + lane;
-                *sum = fmaf(by, gradient, *sum);
+                *sum = fmaf(factor, row, *sum);
             }
         }
     }
