@@ -195,8 +195,8 @@ impl<D: Device> Engine<D> {
         self.message.extend(rows.flat_map(u32::to_ne_bytes));
         let count = varying.examples as usize;
         if count > self.room {
-            // What was there before stays, unused: batches grow a few times, if ever. But recordings refer to it. If there
-            // is no memory, all is as it was.
+            // What was there before stays, unused: batches grow a few times, if ever. But recordings refer to it. If
+            // there is no memory, all is as it was.
             let room = count.next_power_of_two();
             let inbox = inbox(&mut self.device, room)?;
             self.recordings.clear();

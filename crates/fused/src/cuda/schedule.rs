@@ -21,8 +21,8 @@ impl Shape {
         Shape { is_private, room: examples }
     }
 
-    /// With some more room, so that batches of about this size have few shapes: less than an eighth more, and not so much
-    /// more that there would be another chunk.
+    /// With some more room, so that batches of about this size have few shapes: less than an eighth more, and not so
+    /// much more that there would be another chunk.
     pub fn roomy(is_private: bool, examples: usize, program: &Program, plan: &Plan) -> Self {
         let room = match (examples, &program.resident) {
             (0, _) => 0,
@@ -38,7 +38,7 @@ impl Shape {
     }
 }
 
-/// The next of eight sizes between powers of two: a sixteenth of a power of two that is less than twice `examples` away.
+/// The next of eight sizes between two powers of two: multiples of a sixteenth of the larger one.
 fn with_some_more(examples: usize) -> usize {
     examples.next_multiple_of((examples.next_power_of_two() / 16).max(1))
 }

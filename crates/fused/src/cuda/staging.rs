@@ -35,8 +35,8 @@ impl<F: Fence> Places<F> {
         Places { fences: fences.into_iter().map(|fence| (fence, false)).collect(), next: 0, broken: None }
     }
 
-    /// Waits until the next place is free; then `fill` fills it and starts the copy from it. Of two errors, gives that of
-    /// `fill`.
+    /// Waits until the next place is free; then `fill` fills it and starts the copy from it. Of two errors, gives that
+    /// of `fill`.
     pub fn fill<E: From<F::Error>>(&mut self, fill: impl FnOnce(usize) -> Result<(), E>) -> Result<(), E> {
         if let Some(error) = &self.broken {
             return Err(error.clone().into());

@@ -67,7 +67,7 @@ fn run(model: &ModelSpec, variant: &str, settings: Settings, steps: &[Taken]) ->
     with(settings, || run_on(Emulator::new(), &job(model, variant), steps))
 }
 
-/// The same comparison on devices of one kind: steps are recorded on those that `recording` makes, and not on the others.
+/// The same comparison on devices of one kind: steps are recorded on those that `recording` makes, not on the others.
 pub fn check_on<D: Device>(recording: impl Fn() -> D, plain: impl Fn() -> D) {
     let models = ["ffnn", "mnist-cnn"].map(|name| (ModelSpec::built_in(name).expect("built in"), "best"));
     for (model, variant) in models.into_iter().chain([(image_model(5, true), "ghost"), (token_model(3), "best")]) {
