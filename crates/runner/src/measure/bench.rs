@@ -161,6 +161,10 @@ impl Bench<'_> {
         let mut launch = self.launch(contender, log)?;
         // As in the processes that are timed.
         launch.env.extend(cache_variables(&folder.path().join("kernels")).map_err(failed)?);
+        if self.gates_at_once() > 1 {
+            // OpenMP's threads spin while they wait, on processors that another gate's threads need.
+            launch.env.push(("OMP_WAIT_POLICY".into(), "passive".into()));
+        }
         let entry = self.entry(contender);
         let expectations = Expectations {
             tolerance: contender.tolerance,
