@@ -119,17 +119,19 @@ pub fn main(threads: usize) -> ExitCode {
 }
 
 #[cfg(test)]
+#[path = "../tests/support/executable.rs"]
+mod executable;
+
+#[cfg(test)]
 mod tests {
+    use super::executable::write_executable;
     use super::*;
 
-    /// What comes of an executable that runs `script`. Another process writes it: a handle of our own, open to write, could
-    /// be inherited by a process that another test forks meanwhile, and then the system refuses to run it.
+    /// What comes of an executable that runs `script`.
     fn of_script(script: &str, limit: Duration, interrupted: bool) -> Result<Calibration, CalibrationError> {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("calibrate");
-        let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\" && chmod 755 \"$1\"";
-        let status = Command::new("sh").args(["-c", write, "sh"]).arg(&program).arg(script).status().unwrap();
-        assert!(status.success());
+        write_executable(&program, script);
         with(&program, &[], 2, limit, || interrupted)
     }
 

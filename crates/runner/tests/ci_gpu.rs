@@ -1,8 +1,13 @@
 //! `ci/gpu` in what looks like a bundle: it ends in time whatever the runner does, and says how its parts went.
 
+#[path = "support/executable.rs"]
+mod executable;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use executable::write_executable;
 
 /// For starting processes on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
@@ -36,10 +41,7 @@ impl Bundle {
         std::fs::create_dir(bundle.file("ci")).unwrap();
         std::fs::copy(script, bundle.file("ci/gpu")).unwrap();
         std::fs::write(bundle.file("bundle.json"), "{}").unwrap();
-        // By another process: what this one has open to write, a fork of another test could hold open when it is run.
-        let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\" && chmod 755 \"$1\"";
-        let status = Command::new("sh").args(["-c", write, "sh"]).arg(bundle.file("runner")).arg(runner).status();
-        assert!(status.unwrap().success());
+        write_executable(&bundle.file("runner"), runner);
         bundle
     }
 

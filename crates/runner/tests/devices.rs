@@ -3,11 +3,15 @@
 #[allow(dead_code, reason = "not every test uses all of it")]
 mod support;
 
+#[path = "support/executable.rs"]
+mod executable;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use dpsgd_protocol::results::{Results, Status};
 
+use executable::write_executable;
 use support::{RUNNER, example};
 
 /// No machine has so many.
@@ -55,13 +59,10 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// An executable. Another process writes it: a handle of our own, open to write, could be inherited by a process that
-    /// another test forks meanwhile, and then the system refuses to run it ("text file busy").
+    /// An executable.
     fn script(&self, name: &str, text: &str) -> PathBuf {
         let file = self.file(name);
-        let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\" && chmod 755 \"$1\"";
-        let status = Command::new("sh").args(["-c", write, "sh"]).arg(&file).arg(text).status().unwrap();
-        assert!(status.success());
+        write_executable(&file, text);
         file
     }
 
@@ -207,7 +208,7 @@ fn a_bundle_that_is_unpacked_elsewhere_measures_without_cargo() {
     assert!(output.status.success(), "{}", text(&output).1);
 
     let elsewhere = tempfile::tempdir().unwrap();
-    // By another process, for the reason that `script` gives.
+    // By another process, for the reason that `write_executable` gives.
     assert!(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(elsewhere.path()).status().unwrap().success());
     let root = std::fs::read_dir(elsewhere.path()).unwrap().next().unwrap().unwrap().path();
     for file in ["workers/oracle_worker", "ci/gpu", "peers/jax_worker.py", "bench-configs/gpu.toml", "bundle.json"] {

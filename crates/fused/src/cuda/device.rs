@@ -29,6 +29,11 @@ pub trait Device {
     /// Starts a kernel. May return before it is done.
     fn launch(&mut self, launch: Launch, step: &Step) -> Result<(), DeviceError>;
 
+    /// Starts kernels one after another, as far as the first that can't be started.
+    fn launch_all(&mut self, launches: &[(Launch, Step)]) -> Result<(), DeviceError> {
+        launches.iter().try_for_each(|(launch, step)| self.launch(*launch, step))
+    }
+
     /// Remembers these launches, without starting them. After an error they can only be started one by one.
     fn record(&mut self, launches: &[(Launch, Step)]) -> Result<Self::Recording, DeviceError>;
 

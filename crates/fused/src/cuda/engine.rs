@@ -38,7 +38,8 @@ pub struct Engine<D: Device> {
 impl<D: Device> Engine<D> {
     /// Compiles the kernels and allocates all that steps need. The data set fits the model.
     ///
-    /// `purpose`: with the examples that a batch is expected to have. `order`: the parameter (in PyTorch's order) that each normal of the noise belongs to.
+    /// `purpose`: with the examples that a batch is expected to have. `order`: the parameter (in PyTorch's order) that
+    /// each normal of the noise belongs to.
     pub fn new(
         mut device: D,
         model: &ModelSpec,
@@ -168,8 +169,7 @@ impl<D: Device> Engine<D> {
         self.send(&varying, rows)?;
         let Engine { recordings, device, plan, program, base, .. } = self;
         if !self.records {
-            let launches = launches(program, plan, base, Shape::exact(is_private, examples));
-            return launches.iter().try_for_each(|(launch, step)| device.launch(*launch, step));
+            return device.launch_all(&launches(program, plan, base, Shape::exact(is_private, examples)));
         }
         let shape = Shape::roomy(is_private, examples, program, plan);
         let launches = || launches(program, plan, base, shape);
@@ -178,11 +178,11 @@ impl<D: Device> Engine<D> {
                 self.replays += 1;
                 device.replay(recording)
             }
-            Take::Launch => launches().iter().try_for_each(|(launch, step)| device.launch(*launch, step)),
+            Take::Launch => device.launch_all(&launches()),
             Take::CannotRecord(error) => {
                 let launches = launches();
                 self.record_no_more(&error);
-                launches.iter().try_for_each(|(launch, step)| self.device.launch(*launch, step))
+                self.device.launch_all(&launches)
             }
         }
     }

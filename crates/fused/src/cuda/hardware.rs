@@ -201,7 +201,7 @@ impl Device for Hardware {
         // Relaxed: nothing else goes on in this process that the capture would have to be kept from.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         self.stream.begin_capture(mode).map_err(failed("begin a capture"))?;
-        let launched = launches.iter().try_for_each(|(launch, step)| self.launch(*launch, step));
+        let launched = self.launch_all(launches);
         // Also after an error, or the stream would never start anything again.
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(failed("end a capture"));
         launched?;

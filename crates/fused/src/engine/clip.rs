@@ -2,7 +2,7 @@
 
 use super::pass::Context;
 use super::worker::Worker;
-use crate::kernels::{GhostNorm, RankOneNorms, ScaleExamples, ScaledAdd, WeightGradient};
+use crate::kernels::{GhostNorm, RankOneNorms, ScaleExamples, ScaledAdd, WeightGradient, squared_norm_in_f64};
 use crate::layout::Position;
 use crate::plan::{Affine, Lstm, Method, Operation};
 use crate::simd::Isa;
@@ -280,8 +280,7 @@ fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: us
 /// An example's squared norm in f64, number by number: for gradients whose squares an f32 can't hold, or whose positions
 /// cancel. Infinite or NaN only if some input, output gradient or kept gradient is.
 fn careful_norm<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usize, kept: &[f32]) -> f64 {
-    let square = |value: f32| f64::from(value) * f64::from(value);
-    let mut norm: f64 = kept.iter().map(|value| square(*value)).sum();
+    let mut norm = squared_norm_in_f64(kept);
     for (i, operation) in context.plan.operations.iter().enumerate() {
         let gradients = &worker.gradients[i + 1];
         match operation {

@@ -57,7 +57,7 @@ impl Data {
 
     /// The tokens of an example.
     pub fn tokens(&self, example: u32) -> &[u32] {
-        let Stored::Tokens(tokens) = &self.inputs else { return &[] };
+        let tokens = self.all_tokens();
         let time = tokens.len() / self.targets_len().max(1);
         &tokens[example as usize * time..][..time]
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::data::Data;
 use super::pass::Context;
-use crate::kernels::{Scale, ScaledAdd, SquaredNorm};
+use crate::kernels::{Scale, ScaledAdd, SquaredNorm, squared_norm_in_f64};
 use crate::layout::Frame;
 use crate::memory::Buffer;
 use crate::plan::{Embedding, MOST_WAITING};
@@ -136,7 +136,7 @@ impl MergedRows {
 
     /// The squared norm in f64, number by number.
     pub fn careful_norm(&self, embedding: &Embedding) -> f64 {
-        in_f64(self.merged(embedding))
+        squared_norm_in_f64(self.merged(embedding))
     }
 
     /// Adds `factor` times the merged gradient to the table's sum.
@@ -149,11 +149,6 @@ impl MergedRows {
             isa.dispatch(ScaledAdd { by: factor, from, to, accumulate: true });
         }
     }
-}
-
-/// The sum of squares in f64.
-fn in_f64(values: &[f32]) -> f64 {
-    values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum()
 }
 
 /// Gradients of a table whose rows are averaged over time, one vector per example, that wait for their examples' rows.
@@ -200,7 +195,7 @@ impl Waiting {
 
     /// The squared norm in f64, number by number.
     pub fn careful_norm(&mut self, tokens: &[u32], gradient: &[f32]) -> f64 {
-        self.repetition(tokens) * in_f64(&gradient[..self.width])
+        self.repetition(tokens) * squared_norm_in_f64(&gradient[..self.width])
     }
 
     /// Forgets all.

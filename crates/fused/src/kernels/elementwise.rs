@@ -109,6 +109,16 @@ impl Kernel for SquaredNorm<'_> {
 /// Below this a sum of squares is done again in f64: numbers small enough for it may have squares that an f32 can't hold.
 pub(super) const VANISHING: f64 = 1e-20;
 
+/// |a|^2, number by number in f64.
+#[inline(always)]
+pub fn squared_norm_in_f64(values: &[f32]) -> f64 {
+    let mut sum = 0.0;
+    for value in values {
+        sum += f64::from(*value) * f64::from(*value);
+    }
+    sum
+}
+
 /// Adds each example's squared norm of a rank-one gradient, (|a|^2 + 1) |g|^2, the 1 for the bias.
 pub struct RankOneNorms<'a> {
     /// a: one vector per example.
@@ -139,10 +149,7 @@ impl Kernel for RankOneNorms<'_> {
             let input_square = SquaredNorm(input).run(isa);
             if square < VANISHING && input_square > 1.0 {
                 // Small squares were lost in f32, and the inputs may be large.
-                square = 0.0;
-                for value in gradient {
-                    square += f64::from(*value) * f64::from(*value);
-                }
+                square = squared_norm_in_f64(gradient);
             }
             *norm += (input_square + 1.0) * square;
         }

@@ -12,7 +12,9 @@ mod single_output;
 mod update;
 mod weight_gradient;
 
-pub use elementwise::{CrossEntropyGradient, Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm};
+pub use elementwise::{
+    CrossEntropyGradient, Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm, squared_norm_in_f64,
+};
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};
 pub use pooling::{Pool, PoolGradient, Pooling, Run, Window, covering, runs};

@@ -151,8 +151,8 @@ impl Plan {
                     let time = self.time.unwrap_or(0);
                     // How often each token occurs, and the vectors and places of the examples that wait; or where a token
                     // stands among the distinct ones, these, and their rows.
-                    let rows = if *mean { MOST_WAITING * (width + 1) } else { time * (width + 1) };
-                    scratch.rows += (vocabulary + rows) * number;
+                    let rows = if *mean { MOST_WAITING } else { time };
+                    scratch.rows += (vocabulary + rows * (width + 1)) * number;
                 }
                 Operation::Lstm(lstm) => {
                     let states = lstm.gates.buffer(block) + 2 * lstm.cells.buffer(block);

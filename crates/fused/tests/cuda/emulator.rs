@@ -298,7 +298,7 @@ impl Device for Emulator {
     }
 
     fn replay(&mut self, recording: &Self::Recording) -> Result<(), DeviceError> {
-        recording.iter().try_for_each(|(launch, step)| self.launch(*launch, step))
+        self.launch_all(recording)
     }
 
     fn synchronize(&mut self) -> Result<(), DeviceError> {
