@@ -1,20 +1,36 @@
-"""Any ModelSpec as a JAX function of one example. Images are HWC and kernels HWIO, as JAX's documentation has them, which XLA
-runs faster on a CPU than PyTorch's layouts."""
+"""Any ModelSpec as a JAX function of one example. Images are HWC, kernels HWIO and matrices [in, out], as JAX's documentation
+has them, which XLA runs faster on a CPU than PyTorch's layouts; matrices may also stay [out, in]."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-
-def to_native(array):
-    """A kernel from PyTorch's layout."""
-    return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
+# The axes of PyTorch's layout, in the order of JAX's: of a kernel, of a matrix. An embedding is the same in both.
+KERNEL, MATRIX = (2, 3, 1, 0), (1, 0)
 
 
-def from_native(array):
-    """A kernel in PyTorch's layout."""
-    return np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+def layouts(model, matrices="in_out"):
+    """The order of axes of each parameter that is not stored as in PyTorch, by name. `matrices` are stored `in_out` or
+    `out_in`."""
+    orders = {"conv2d": KERNEL} | ({"linear": MATRIX, "lstm": MATRIX} if matrices == "in_out" else {})
+    return {
+        name: orders[layer.kind]
+        for layer in model.layers
+        if layer.kind in orders
+        for name, shape in layer.params().items()
+        if len(shape) > 1
+    }
+
+
+def to_native(array, axes):
+    """A parameter from PyTorch's layout."""
+    return array if axes is None else np.ascontiguousarray(array.transpose(axes))
+
+
+def from_native(array, axes):
+    """A parameter in PyTorch's layout."""
+    return array if axes is None else np.ascontiguousarray(array.transpose(np.argsort(axes)))
 
 
 def images_to_native(inputs):
@@ -22,14 +38,15 @@ def images_to_native(inputs):
     return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if inputs.ndim == 4 else inputs
 
 
-def make_loss(model, convolution="lax"):
+def make_loss(model, convolution="lax", matrices="in_out"):
     """The loss of one example: `loss(params, x, y)`. `convolution` is `lax`, XLA's convolutions and windows, or
-    `im2col`, the same out of slices and matrix products."""
+    `im2col`, the same out of slices and matrix products; `matrices` as in `layouts`."""
     windows = {"lax": LaxWindows, "im2col": SlicedWindows}[convolution]
+    product = {"in_out": lambda x, w: x @ w, "out_in": lambda x, w: x @ w.T}[matrices]
 
     def loss(params, x, y):
         for layer in model.layers:
-            x = forward(layer, windows, params, x)
+            x = forward(layer, windows, product, params, x)
         match model.loss:
             case "cross_entropy":
                 return -jax.nn.log_softmax(x)[y]
@@ -41,7 +58,7 @@ def make_loss(model, convolution="lax"):
     return loss
 
 
-def forward(layer, windows, params, x):
+def forward(layer, windows, product, params, x):
     """One layer on one example."""
 
     def p(name):
@@ -49,7 +66,7 @@ def forward(layer, windows, params, x):
 
     match layer.kind:
         case "linear":
-            return p("weight") @ x + p("bias")
+            return product(x, p("weight")) + p("bias")
         case "conv2d":
             return windows.conv(x, p("weight"), layer.stride, layer.padding) + p("bias")
         case "max_pool2d":
@@ -66,20 +83,20 @@ def forward(layer, windows, params, x):
         case "embedding":
             return p("weight")[x]
         case "lstm":
-            return lstm(x, p("weight_ih"), p("weight_hh"), p("bias"))
+            return lstm(product, x, p("weight_ih"), p("weight_hh"), p("bias"))
         case "mean_over_time":
             return x.mean(0)
 
 
-def lstm(x, weight_ih, weight_hh, bias):
+def lstm(product, x, weight_ih, weight_hh, bias):
     """All hidden states from a zero state; gates in the order i, f, g, o. What does not depend on the state is one
     product for all times."""
-    inputs = x @ weight_ih.T + bias
-    zero = jnp.zeros(weight_hh.shape[1], x.dtype)
+    inputs = product(x, weight_ih) + bias
+    zero = jnp.zeros(len(bias) // 4, x.dtype)
 
     def step(state, input_):
         hidden, cell = state
-        i, f, g, o = jnp.split(input_ + weight_hh @ hidden, 4)
+        i, f, g, o = jnp.split(input_ + product(hidden, weight_hh), 4)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
         return (hidden, cell), hidden

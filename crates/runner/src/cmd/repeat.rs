@@ -58,7 +58,7 @@ pub fn run(args: &RepeatArgs) -> Outcome {
                     Err(error) if error.interrupted => return Err(error.reason.into()),
                     Err(error) => tally.count_failure(&error),
                 };
-                println!("{:16} {batch_size:4} {:11} {:20} {line}", workload.name, mode.name(), contender.name());
+                println!("{:16} {batch_size:4} {:11} {:21} {line}", workload.name, mode.name(), contender.name());
             }
         }
         std::fs::remove_dir_all(&folder)?;

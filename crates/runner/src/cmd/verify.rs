@@ -35,7 +35,7 @@ pub fn run(args: &VerifyArgs) -> Outcome {
                 Err(error) if error.interrupted => return Err(error.reason),
                 Err(error) => tally.count_failure(&error),
             };
-            println!("{:16} {:20} {line}", workload.name, contender.name());
+            println!("{:16} {:21} {line}", workload.name, contender.name());
             Ok::<(), String>(())
         })?;
         std::fs::remove_dir_all(&folder)?;
