@@ -1,36 +1,52 @@
-"""Any ModelSpec as a JAX function of one example. Images are HWC, kernels HWIO and matrices [in, out], as JAX's documentation
-has them, which XLA runs faster on a CPU than PyTorch's layouts; matrices may also stay [out, in]."""
+"""Any ModelSpec as a JAX function of one example. Images are HWC and kernels HWIO, as JAX's documentation has them, which XLA
+runs faster on a CPU than PyTorch's layouts. A flattened image stays in that order, and the matrix that it meets is stored to
+match: reordering every image costs an eighth of a step, because XLA fuses it into the loop over the matrix."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# The axes of PyTorch's layout, in the order of JAX's: of a kernel, of a matrix. An embedding is the same in both.
-KERNEL, MATRIX = (2, 3, 1, 0), (1, 0)
+# The axes of a kernel in PyTorch, in JAX's order.
+HWIO = (2, 3, 1, 0)
 
 
-def layouts(model, matrices="in_out"):
-    """The order of axes of each parameter that is not stored as in PyTorch, by name. `matrices` are stored `in_out` or
-    `out_in`."""
-    orders = {"conv2d": KERNEL} | ({"linear": MATRIX, "lstm": MATRIX} if matrices == "in_out" else {})
-    return {
-        name: orders[layer.kind]
-        for layer in model.layers
-        if layer.kind in orders
-        for name, shape in layer.params().items()
-        if len(shape) > 1
-    }
+class Layout:
+    """What tells a model's parameters apart from PyTorch's: the order of their axes, and that of a flattened image."""
+
+    def __init__(self, model, inputs):
+        """`inputs` are PyTorch's: images are NCHW."""
+        self.flattened = {}
+        channels, flat = inputs.shape[1] if inputs.ndim == 4 else 1, False
+        for layer in model.layers:
+            if layer.kind == "conv2d":
+                channels = layer.out_channels
+            elif layer.kind == "flatten":
+                flat = True
+            elif layer.kind == "linear" and flat:
+                self.flattened[f"{layer.position}.weight"] = channels
+                flat = False
+
+    def to_native(self, name, array):
+        """A parameter from PyTorch's layout."""
+        if array.ndim == 4:
+            return np.ascontiguousarray(array.transpose(HWIO))
+        if name in self.flattened:
+            return swapped(array, self.flattened[name], -1)
+        return array
+
+    def from_native(self, name, array):
+        """A parameter in PyTorch's layout."""
+        if array.ndim == 4:
+            return np.ascontiguousarray(array.transpose(np.argsort(HWIO)))
+        if name in self.flattened:
+            return swapped(array, -1, self.flattened[name])
+        return array
 
 
-def to_native(array, axes):
-    """A parameter from PyTorch's layout."""
-    return array if axes is None else np.ascontiguousarray(array.transpose(axes))
-
-
-def from_native(array, axes):
-    """A parameter in PyTorch's layout."""
-    return array if axes is None else np.ascontiguousarray(array.transpose(np.argsort(axes)))
+def swapped(matrix, rows, columns):
+    """`[out, rows * columns]` -> `[out, columns * rows]`; -1 is what is left."""
+    return np.ascontiguousarray(matrix.reshape(len(matrix), rows, columns).swapaxes(1, 2)).reshape(matrix.shape)
 
 
 def images_to_native(inputs):
@@ -38,15 +54,14 @@ def images_to_native(inputs):
     return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if inputs.ndim == 4 else inputs
 
 
-def make_loss(model, convolution="lax", matrices="in_out"):
+def make_loss(model, convolution="lax"):
     """The loss of one example: `loss(params, x, y)`. `convolution` is `lax`, XLA's convolutions and windows, or
-    `im2col`, the same out of slices and matrix products; `matrices` as in `layouts`."""
+    `im2col`, the same out of slices and matrix products."""
     windows = {"lax": LaxWindows, "im2col": SlicedWindows}[convolution]
-    product = {"in_out": lambda x, w: x @ w, "out_in": lambda x, w: x @ w.T}[matrices]
 
     def loss(params, x, y):
         for layer in model.layers:
-            x = forward(layer, windows, product, params, x)
+            x = forward(layer, windows, params, x)
         match model.loss:
             case "cross_entropy":
                 return -jax.nn.log_softmax(x)[y]
@@ -58,7 +73,7 @@ def make_loss(model, convolution="lax", matrices="in_out"):
     return loss
 
 
-def forward(layer, windows, product, params, x):
+def forward(layer, windows, params, x):
     """One layer on one example."""
 
     def p(name):
@@ -66,7 +81,7 @@ def forward(layer, windows, product, params, x):
 
     match layer.kind:
         case "linear":
-            return product(x, p("weight")) + p("bias")
+            return p("weight") @ x + p("bias")
         case "conv2d":
             return windows.conv(x, p("weight"), layer.stride, layer.padding) + p("bias")
         case "max_pool2d":
@@ -76,27 +91,26 @@ def forward(layer, windows, product, params, x):
         case "relu":
             return jax.nn.relu(x)
         case "flatten":
-            # Row-major over channels, height, width.
-            return (x.transpose(2, 0, 1) if x.ndim == 3 else x).reshape(-1)
+            return x.reshape(-1)
         case "global_avg_pool2d":
             return x.mean((0, 1))
         case "embedding":
             return p("weight")[x]
         case "lstm":
-            return lstm(product, x, p("weight_ih"), p("weight_hh"), p("bias"))
+            return lstm(x, p("weight_ih"), p("weight_hh"), p("bias"))
         case "mean_over_time":
             return x.mean(0)
 
 
-def lstm(product, x, weight_ih, weight_hh, bias):
+def lstm(x, weight_ih, weight_hh, bias):
     """All hidden states from a zero state; gates in the order i, f, g, o. What does not depend on the state is one
     product for all times."""
-    inputs = product(x, weight_ih) + bias
-    zero = jnp.zeros(len(bias) // 4, x.dtype)
+    inputs = x @ weight_ih.T + bias
+    zero = jnp.zeros(weight_hh.shape[1], x.dtype)
 
     def step(state, input_):
         hidden, cell = state
-        i, f, g, o = jnp.split(input_ + product(hidden, weight_hh), 4)
+        i, f, g, o = jnp.split(input_ + weight_hh @ hidden, 4)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
         return (hidden, cell), hidden

@@ -14,7 +14,7 @@ import numpy as np
 
 import jax_device
 from dpsgd_worker import Strategy, seed_of, serve, threads_named
-from jax_model import from_native, images_to_native, layouts, make_loss, to_native
+from jax_model import Layout, images_to_native, make_loss
 
 
 class Jax(Strategy):
@@ -26,10 +26,8 @@ class Jax(Strategy):
     def __init__(self, job):
         self.device = jax_device.choose(job.settings.device)
         self.variant = job.settings.variant or next(iter(self.variants), "jit+vmap")
-        # A norm is then a sum along the inputs, which most layers have more of than outputs: up to twice as fast.
-        matrices = "out_in" if self.variant.endswith("reweight") else "in_out"
-        self.model, self.layouts = job.model, layouts(job.model, matrices)
-        self.loss = make_loss(job.model, "im2col" if self.variant.endswith("im2col") else "lax", matrices)
+        self.model, self.layout = job.model, Layout(job.model, job.inputs)
+        self.loss = make_loss(job.model, "im2col" if self.variant.endswith("im2col") else "lax")
         self.inputs, self.targets = jnp.array(images_to_native(job.inputs)), jnp.array(job.targets)
         self.key = jax.random.key(seed_of(job.settings))
         self.state = None
@@ -75,12 +73,12 @@ class Jax(Strategy):
         jax.block_until_ready(self.state)
 
     def params(self):
-        return {name: from_native(np.asarray(v), self.layouts.get(name)) for name, v in self.state[0].items()}
+        return {name: self.layout.from_native(name, np.asarray(value)) for name, value in self.state[0].items()}
 
     def set_params(self, params):
         key = self.key if self.state is None else self.state[1]
         # Copies: the step writes over what it is given.
-        self.state = {name: jnp.array(to_native(v, self.layouts.get(name))) for name, v in params.items()}, key
+        self.state = {name: jnp.array(self.layout.to_native(name, value)) for name, value in params.items()}, key
 
     def set_dp(self, dp):
         self.hyper = np.array(
