@@ -41,8 +41,8 @@ class BackPack(TorchStrategy):
     def versions(self):
         return {"backpack-for-pytorch": version("backpack-for-pytorch")}
 
-    def step(self, indices, mask):
-        inputs, targets = self.batch(indices, mask)
+    def step(self, rows):
+        inputs, targets = self.batch(rows)
         for p in self.trained:
             p.grad = None
         loss = self.criterion(self.module(inputs), targets)

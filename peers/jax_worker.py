@@ -66,6 +66,9 @@ class Jax(Strategy):
     def versions(self):
         return {"jax": jax.__version__, "jaxlib": version("jaxlib")}
 
+    def place_batch(self, indices, mask):
+        return jnp.array(indices), jnp.array(mask)
+
     def step(self, indices, mask):
         self.state = self.current(self.state, self.hyper, self.inputs, self.targets, indices, mask)
 

@@ -74,8 +74,8 @@ class Opacus(TorchStrategy):
         self.optimizer.param_groups[0]["lr"] = dp.learning_rate
         self.wrapped.max_grad_norm = dp.clip_norm
 
-    def step(self, indices, mask):
-        inputs, targets = self.batch(indices, mask)
+    def step(self, rows):
+        inputs, targets = self.batch(rows)
         self.optimizer.zero_grad()
         self.criterion(self.wrapped(inputs), targets).backward()
         self.optimizer.step()

@@ -44,8 +44,8 @@ class Opake(TorchStrategy):
         # The count of steps goes on: noise must not repeat.
         self.noise_state = self.noise_state or fresh
 
-    def step(self, indices, mask):
-        inputs, targets = self.batch(indices, mask)
+    def step(self, rows):
+        inputs, targets = self.batch(rows)
         with torch.no_grad():
             total, self.clip_state = self.clipped_sum(self.own, inputs, targets, state=self.clip_state)
             noisy, self.noise_state = self.noise(total, self.noise_state)

@@ -23,8 +23,8 @@ class PyTorch(TorchStrategy):
         self.dp = dp
         self.optimizer.param_groups[0]["lr"] = dp.learning_rate
 
-    def step(self, indices, mask):
-        inputs, targets = self.batch(indices, mask)
+    def step(self, rows):
+        inputs, targets = self.batch(rows)
         (self.private_step if self.dp.is_private else self.plain_step)(inputs, targets)
 
     def private_step(self, inputs, targets):

@@ -55,8 +55,11 @@ class TfStrategy(Strategy):
         """Of what else computes."""
         return {}
 
+    def place_batch(self, indices, mask):
+        return tf.constant(indices), tf.constant(mask)
+
     def step(self, indices, mask):
-        self.current(tf.constant(indices), tf.constant(mask), self.hyper)
+        self.current(indices, mask, self.hyper)
 
     def synchronize(self):
         tf.test.experimental.sync_devices()

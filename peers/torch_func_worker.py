@@ -56,8 +56,10 @@ class TorchFunc(TorchStrategy):
         values = dp.clip_norm, dp.noise_multiplier * dp.clip_norm, dp.learning_rate / dp.expected_batch_size
         self.hyper = [torch.tensor(value, device=self.device) for value in values]
 
+    def place_batch(self, indices, mask):
+        return torch.tensor(indices, device=self.device), torch.tensor(mask, device=self.device)
+
     def step(self, indices, mask):
-        indices, mask = torch.from_numpy(indices).to(self.device), torch.from_numpy(mask).to(self.device)
         with torch.no_grad():
             self.run(self.own, self.inputs, self.targets, indices, mask, *self.hyper)
 

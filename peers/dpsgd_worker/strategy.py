@@ -20,6 +20,11 @@ class Strategy:
         """`versions`, `device`, `threads` and `rng` as in force, read back from the framework."""
         raise NotImplementedError
 
+    def place_batch(self, indices, mask):
+        """A batch as the arguments of `step`: arrays of the framework's own, where it wants them. The clock is not running:
+        those of an epoch are all placed before its first step, as are parameters and data."""
+        return indices, mask
+
     def step(self, indices, mask):
         """One step on the rows `indices` (int32) of the data set of which `mask` (bool) says which count."""
         raise NotImplementedError

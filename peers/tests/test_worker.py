@@ -82,6 +82,17 @@ class Compiling(Asynchronous):
         return {"compile_s": 3.25, "cached_s": None}
 
 
+class Placing(Asynchronous):
+    """Takes long to place a batch."""
+
+    def place_batch(self, indices, mask):
+        time.sleep(STEP_S)
+        return (indices[mask],)
+
+    def step(self, rows):
+        self.value["0.bias"] += len(rows)
+
+
 class WorkerTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -121,6 +132,15 @@ class WorkerTest(unittest.TestCase):
         self.assertEqual((honest["steps"], honest["examples"]), (3, 5))
         hasty = self.ask(self.loaded(Impatient), epoch)
         self.assertLess(hasty["epoch_s"], STEP_S, "without the wait the same work seems to take no time")
+
+    def test_batches_are_placed_before_the_clock_starts_and_steps_are_given_what_was_placed(self):
+        worker = self.loaded(Placing)
+        timed = self.ask(worker, {"request": "epoch", "schedule": self.file("schedule")})
+        self.assertLess(timed["epoch_s"], STEP_S)
+        stepped = self.ask(worker, {"request": "step", "indices": [0, 1], "mask": [True, False]})
+        self.assertLess(stepped["step_s"], STEP_S)
+        self.ask(worker, {"request": "params", "path": self.file("after")})
+        self.assertEqual(tensors.load(self.file("after"))["0.bias"], [6.0])
 
     def test_the_clock_of_a_step_waits_too_and_parameters_are_read_after_it(self):
         worker = self.loaded(Asynchronous)
