@@ -24,9 +24,9 @@ const PACKED: usize = CHUNK_BYTES / size_of::<f32>();
 #[repr(align(64))]
 struct Packed(#[expect(dead_code, reason = "written and read through a pointer")] [f32; PACKED]);
 
-/// Positions that are packed at a time.
-const fn chunk<I: Isa>() -> usize {
-    CHUNK_BYTES / (I::VECTORS * I::LANES * size_of::<f32>() + LINE)
+/// Positions that are packed at a time, `vectors` of each.
+const fn chunk<I: Isa>(vectors: usize) -> usize {
+    CHUNK_BYTES / (vectors * I::LANES * size_of::<f32>() + LINE)
 }
 
 /// `gradient[k, output] (+)= sum over positions of input[k] output_gradient[output]`, and the biases' sums; see the
@@ -39,7 +39,7 @@ pub struct WeightGradient<'a> {
     pub output_gradients: &'a [f32],
     /// Where the map was applied.
     pub positions: &'a [Position],
-    /// Where each input of a position lies, counted from its first.
+    /// Where each input of a position lies, counted from its first; ascending.
     pub columns: &'a [u32],
     /// The panels of the gradient.
     pub gradient: &'a mut [f32],
@@ -67,7 +67,7 @@ impl WeightGradient<'_> {
         assert!(gradient as usize + self.panels.outputs <= self.output_gradients.len(), "gradients of outputs");
         assert!(self.panels.len() <= self.gradient.len(), "gradient");
         assert!(self.first_row + self.columns.len() + usize::from(self.bias) <= self.panels.depth, "rows");
-        const { assert!(chunk::<I>() * I::VECTORS * I::LANES <= PACKED && I::LANES <= SLACK) };
+        const { assert!(chunk::<I>(I::VECTORS) * I::VECTORS * I::LANES <= PACKED && I::LANES <= SLACK) };
     }
 }
 
@@ -81,10 +81,11 @@ impl Kernel for WeightGradient<'_> {
             // SAFETY: `check` has passed.
             return unsafe { single_output::weight_gradient(isa, &mut self) };
         }
+        let most = chunk::<I>(self.panels.outputs.div_ceil(I::LANES).min(I::VECTORS));
         let mut squares = 0.0;
         let mut done = 0;
         loop {
-            let count = const { chunk::<I>() }.min(self.positions.len() - done);
+            let count = most.min(self.positions.len() - done);
             let is_last = done + count == self.positions.len();
             let chunk =
                 Chunk { from: done, count, accumulate: self.accumulate || done > 0, squares: self.squares && is_last };
@@ -195,33 +196,43 @@ unsafe fn strip<I: Isa, const V: usize>(
     };
     let (tile, mut squares) = tile;
     let mut total = 0.0;
-    let most = if V == 1 { I::NARROW_ROWS } else { I::ROWS };
-    let groups = Groups::new(job.columns.len(), most);
-    let (mut column, mut group) = (0, 0);
+    let (mut column, mut tiles) = (0, 0);
     while column < job.columns.len() {
-        let count = groups.size(group);
+        let rest = &job.columns[column..];
         // SAFETY: as the caller says; the tile's columns are among the job's.
-        unsafe {
-            match count {
-                1 => columns::<I, 1, V>(isa, job, chunk, &tile, column, &mut squares),
-                2 => columns::<I, 2, V>(isa, job, chunk, &tile, column, &mut squares),
-                3 => columns::<I, 3, V>(isa, job, chunk, &tile, column, &mut squares),
-                4 => columns::<I, 4, V>(isa, job, chunk, &tile, column, &mut squares),
-                5 if V == 1 || I::ROWS >= 5 => columns::<I, 5, V>(isa, job, chunk, &tile, column, &mut squares),
-                6 if V == 1 || I::ROWS >= 6 => columns::<I, 6, V>(isa, job, chunk, &tile, column, &mut squares),
-                7 if V == 1 || I::ROWS >= 7 => columns::<I, 7, V>(isa, job, chunk, &tile, column, &mut squares),
-                8 if V == 1 || I::ROWS >= 8 => columns::<I, 8, V>(isa, job, chunk, &tile, column, &mut squares),
-                _ => unreachable!("groups of at most as many rows as a tile has"),
+        column += unsafe {
+            if 2 * RUN * V < I::REGISTERS && are_runs(rest, 2) {
+                columns::<I, { 2 * RUN }, V, RUN>(isa, job, chunk, &tile, column, &mut squares);
+                2 * RUN
+            } else if RUN <= I::ROWS[V - 1] && are_runs(rest, 1) {
+                columns::<I, RUN, V, RUN>(isa, job, chunk, &tile, column, &mut squares);
+                RUN
+            } else {
+                let count = Groups::new(rest.len(), I::ROWS[V - 1]).size(0);
+                with_rows!(count, I::ROWS[V - 1], R => {
+                    columns::<I, R, V, 1>(isa, job, chunk, &tile, column, &mut squares);
+                });
+                count
             }
-        }
-        column += count;
-        group += 1;
-        if group % FLUSH == 0 {
+        };
+        tiles += 1;
+        if tiles % FLUSH == 0 {
             total += f64::from(isa.sum(squares));
             squares = isa.splat(0.0);
         }
     }
     total + f64::from(isa.sum(squares))
+}
+
+/// Inputs side by side whose sums share an address: the rows of a convolution's kernel are such runs, all inputs of a
+/// linear layer are one.
+const RUN: usize = 8;
+
+/// Whether the first columns, which ascend, are `count` runs.
+#[inline(always)]
+fn are_runs(columns: &[u32], count: usize) -> bool {
+    let is_run = |run: &[u32]| run[RUN - 1] - run[0] == RUN as u32 - 1;
+    columns.len() >= count * RUN && columns[..count * RUN].chunks_exact(RUN).all(is_run)
 }
 
 /// Tiles after which the sum of squares moves to an f64: before its rounding errors add up.
@@ -241,13 +252,13 @@ struct Tile {
     next_vector: usize,
 }
 
-/// `R` columns from `column` on.
+/// `R` columns from `column` on, which are runs of `N` columns side by side.
 ///
 /// # Safety
 ///
 /// As [`strip`].
 #[inline(always)]
-unsafe fn columns<I: Isa, const R: usize, const V: usize>(
+unsafe fn columns<I: Isa, const R: usize, const V: usize, const N: usize>(
     isa: I,
     job: &mut WeightGradient<'_>,
     chunk: Chunk,
@@ -259,7 +270,7 @@ unsafe fn columns<I: Isa, const R: usize, const V: usize>(
     unsafe {
         let mut inputs = [job.inputs.as_ptr(); R];
         for r in 0..R {
-            inputs[r] = inputs[r].add(*job.columns.get_unchecked(column + r) as usize);
+            inputs[r] = inputs[r].add(*job.columns.get_unchecked(column + r / N * N) as usize + r % N);
         }
         let mut sums = [[isa.splat(0.0); V]; R];
         let mut from = tile.gradients;

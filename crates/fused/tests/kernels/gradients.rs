@@ -41,8 +41,11 @@ pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
         if random.once_in(3) {
             // Many side by side, between others.
             let run = random.within(1..151) as u32;
-            columns.splice(columns.len() / 2..columns.len() / 2, (0..run).map(|k| 50 + k));
+            let first = random.below(60) as u32;
+            columns.extend(first..first + run);
         }
+        columns.sort_unstable();
+        columns.dedup();
         let positions = positions(&mut random, count, spread, outputs);
         let output_gradients = output_gradients(&mut random, &positions, outputs);
         let mut inputs = Guarded::new(&mut random, 240);
