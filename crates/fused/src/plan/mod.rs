@@ -14,7 +14,7 @@ use std::ops::Range;
 use dpsgd_core::{Layer, Loss, ModelError, ModelInput, ModelSpec};
 
 use crate::kernels::{Pooling, Run, Window, covering, runs};
-use crate::layout::{Frame, Grid, Margins, PANEL, Panels};
+use crate::layout::{Frame, Grid, PANEL, Panels};
 use crate::noise::GROUP;
 
 /// A model as a chain of operations from one edge to the next.
@@ -261,7 +261,6 @@ struct Builder {
     operations: Vec<Operation>,
     grids: Vec<Grid>,
     relus: Vec<bool>,
-    margins: Vec<Margins>,
     grid: Grid,
     time: Option<usize>,
     parameters: usize,
@@ -280,7 +279,6 @@ impl Builder {
             operations: Vec::new(),
             grids: vec![grid],
             relus: vec![false],
-            margins: vec![Margins::default()],
             grid,
             time,
             parameters: 0,
@@ -294,7 +292,6 @@ impl Builder {
         self.operations.push(operation);
         self.grids.push(grid);
         self.relus.push(relu);
-        self.margins.push(Margins::default());
         self.grid = grid;
     }
 
@@ -325,7 +322,6 @@ impl Builder {
         let kind = TensorKind::Weight { panels, inputs: self.grid.c, taps, first_row: 0 };
         self.tensors.push(TensorMap { kind, start });
         self.tensors.push(TensorMap { kind: TensorKind::Bias { panels }, start });
-        *self.margins.last_mut().expect("an edge") = affine.value_margins();
         self.push(Operation::Affine(affine), output, relu);
     }
 
@@ -361,10 +357,13 @@ impl Builder {
     /// The plan; the error is a layer and how many numbers a block of its values takes, if offsets can't reach them all.
     fn finish(mut self, loss: Loss, outputs: usize) -> Result<Plan, (usize, usize)> {
         let edges: Vec<Edge> = (0..self.grids.len())
-            .map(|i| Edge {
-                value: Frame::new(self.grids[i], self.margins[i]),
-                gradient: Frame::new(self.grids[i], Margins::default()),
-                relu: self.relus[i],
+            .map(|i| {
+                let (value, gradient) = match self.operations.get(i) {
+                    Some(Operation::Affine(affine)) => (affine.value_margins(), affine.gradient_margins()),
+                    _ => Default::default(),
+                };
+                let (value, gradient) = (Frame::new(self.grids[i], value), Frame::new(self.grids[i], gradient));
+                Edge { value, gradient, relu: self.relus[i] }
             })
             .collect();
         let fewest = match self.operations.iter().any(|operation| matches!(operation, Operation::Lstm(_))) {
