@@ -37,7 +37,7 @@ pub use lstm::{LstmCell, LstmCellGradient};
 pub use pooling::{Pool, PoolGradient, Pooling, Run, Window, covering, runs};
 pub use product::{Finish, Product, Start};
 pub use update::{Noise, Update};
-pub use weight_gradient::WeightGradient;
+pub use weight_gradient::{Held, WeightGradient};
 
 use crate::simd::Isa;
 
