@@ -45,7 +45,8 @@ pub struct Edge {
     pub value: Frame,
     /// How their gradients lie.
     pub gradient: Frame,
-    /// Whether values come out of a ReLU, so that gradients are masked before they are stored.
+    /// Whether values come out of a ReLU, or are the largest of values that do, so that gradients are masked before they
+    /// are stored.
     pub relu: bool,
 }
 
@@ -330,7 +331,10 @@ impl Builder {
         let grid = Grid { h: (h - window.h) / window.step_h + 1, w: (w - window.w) / window.step_w + 1, c };
         let rows = covering(h, window.h, window.step_h, grid.h);
         let runs = runs(w, window.w, window.step_w, grid.w);
-        self.push(Operation::Pool { layer, pooling, window, rows, runs }, grid, false);
+        // The largest of values that came out of a ReLU is one of them: if it is above 0, so is the one that it came from.
+        // So its gradient is masked there, where a product does it on the way, and not again in the pooling's gradient.
+        let relu = pooling == Pooling::Max && *self.relus.last().expect("an edge");
+        self.push(Operation::Pool { layer, pooling, window, rows, runs }, grid, relu);
     }
 
     fn embedding(&mut self, layer: usize, vocabulary: usize, width: usize, mean: bool) {
