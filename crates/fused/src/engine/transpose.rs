@@ -90,10 +90,8 @@ impl Runs {
                     let first_row = run.first_row + panel * PANEL;
                     let target = self.base + begin + transposed.start(to_panel) + first_row * pitch + input % PANEL;
                     let from = &values[start + row * width - first..][..width];
-                    for (output, value) in from.iter().enumerate() {
-                        // SAFETY: this place belongs to this parameter alone, and the caller has it to itself.
-                        unsafe { to.write(target + output * pitch, *value) };
-                    }
+                    // SAFETY: these places belong to these parameters alone, and the caller has them to itself.
+                    unsafe { to.write_apart(target, pitch, from) };
                 }
             }
             panel += 1;
