@@ -13,8 +13,8 @@ use dpsgd_conformance::synthetic;
 use dpsgd_core::{BatchRef, Mode, ModelSpec, Strategy};
 use dpsgd_fused::Fused;
 use dpsgd_fused::kernels::{
-    Finish, GhostNorm, LstmCell, LstmCellGradient, Pool, PoolGradient, Pooling, Product, Start, WeightGradient, Window,
-    covering, runs,
+    Finish, GhostNorm, Held, LstmCell, LstmCellGradient, Pool, PoolGradient, Pooling, Product, Start, WeightGradient,
+    Window, covering, runs,
 };
 use dpsgd_fused::layout::{Frame, Grid, Margins, Panels, Position, SLACK};
 use dpsgd_fused::plan::{Affine, Edge, Lstm, Method, Methods, Operation, Plan, RowGroup};
@@ -162,7 +162,7 @@ fn weight_gradient<'a>(
         panels,
         first_row: 0,
         bias: true,
-        accumulate: false,
+        held: Held::Forgotten,
         squares: true,
     }
 }

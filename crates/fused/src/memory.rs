@@ -70,15 +70,18 @@ impl<'a> Shared<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 
-    /// Writes one number.
+    /// Writes numbers `pitch` apart, the first one to `index`.
     ///
     /// # Safety
     ///
-    /// Nothing else reads or writes it at the same time.
+    /// Nothing else reads or writes these places at the same time.
     #[inline(always)]
-    pub unsafe fn write(&self, index: usize, value: f32) {
-        assert!(index < self.len, "{index} of {}", self.len);
-        // SAFETY: it lies in the slice, and the caller keeps others away.
-        unsafe { self.start.add(index).write(value) }
+    pub unsafe fn write_apart(&self, index: usize, pitch: usize, values: &[f32]) {
+        let Some(last) = values.len().checked_sub(1) else { return };
+        assert!(index + last * pitch < self.len, "{index} + {last} x {pitch} of {}", self.len);
+        for (i, value) in values.iter().enumerate() {
+            // SAFETY: it lies in the slice, as the last one does, and the caller keeps others away.
+            unsafe { self.start.add(index + i * pitch).write(*value) };
+        }
     }
 }

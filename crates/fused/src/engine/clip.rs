@@ -2,7 +2,7 @@
 
 use super::pass::Context;
 use super::worker::Worker;
-use crate::kernels::{GhostNorm, RankOneNorms, ScaleExamples, ScaledAdd, WeightGradient, squared_norm_in_f64};
+use crate::kernels::{GhostNorm, Held, RankOneNorms, ScaleExamples, ScaledAdd, WeightGradient, squared_norm_in_f64};
 use crate::layout::Position;
 use crate::plan::{Affine, Lstm, Method, Operation};
 use crate::simd::Isa;
@@ -64,23 +64,27 @@ fn positions_of(affine: &Affine, example: usize) -> &[Position] {
     &affine.positions[example * count..(example + 1) * count]
 }
 
-/// Computes one example's kept gradients and its norm, and adds them, clipped.
+/// Computes one example's kept gradients and its norm. They wait until the next example's take their place: then they are
+/// added, clipped, and so are those that waited before.
 fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usize, clip_norm: f64, sum: &mut [f32]) {
     let (plan, isa) = (context.plan, context.isa);
     let mut norm = worker.norms[example];
     let mut kept = std::mem::take(&mut worker.kept);
     let mut rest = &mut *kept;
+    let (waiting, accumulate) = (worker.kept_factor.take(), !worker.nothing_kept);
     for (i, operation) in plan.operations.iter().enumerate() {
         match operation {
             Operation::Affine(affine) if affine.method == Method::Kept => {
                 let (own, others) = rest.split_at_mut(affine.panels.len());
                 let positions = positions_of(affine, example);
-                norm += affine_gradient(context, worker, i, affine, positions, own, false, true);
+                let held = held(waiting, accumulate, &mut sum[affine.parameters.clone()]);
+                norm += affine_gradient(context, worker, i, affine, positions, own, held, true);
                 rest = others;
             }
             Operation::Lstm(lstm) => {
                 let (own, others) = rest.split_at_mut(lstm.panels.len());
-                norm += lstm_gradient(context, worker, i, lstm, example..example + 1, own, false, true);
+                let held = held(waiting, accumulate, &mut sum[lstm.parameters.clone()]);
+                norm += lstm_gradient(context, worker, i, lstm, example..example + 1, own, held, true);
                 rest = others;
             }
             Operation::Embedding(embedding) => {
@@ -98,6 +102,7 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
             _ => {}
         }
     }
+    worker.nothing_kept &= waiting.is_none();
     if !norm.is_finite() || norm < TINY {
         norm = careful_norm(context, worker, example, &kept);
     }
@@ -112,14 +117,8 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
     };
     let factor = worker.factors[example];
     if !factor.is_nan() {
-        let mut start = 0;
+        worker.kept_factor = Some(factor);
         for (i, operation) in plan.operations.iter().enumerate() {
-            if operation.method() == Some(Method::Kept) {
-                let range = operation.parameters();
-                let from = &kept[start..start + range.len()];
-                start += range.len();
-                isa.dispatch(ScaledAdd { by: factor, from, to: &mut sum[range], accumulate: !worker.nothing_kept });
-            }
             if let Operation::Embedding(embedding) = operation
                 && !embedding.mean
             {
@@ -127,9 +126,36 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
                 merged.add(isa, embedding, factor, sum);
             }
         }
-        worker.nothing_kept = false;
     }
     worker.kept = kept;
+}
+
+/// What becomes of the kept gradient before, whose factor is `waiting` if it is to be added.
+fn held(waiting: Option<f32>, accumulate: bool, sum: &mut [f32]) -> Held<'_> {
+    match waiting {
+        Some(by) => Held::Moved { by, sum, accumulate },
+        None => Held::Forgotten,
+    }
+}
+
+/// Ends a step in which something may have been kept: adds the gradients that wait, or leaves zeros if there were none at
+/// all.
+pub fn add_waiting<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, sum: &mut [f32]) {
+    let waiting = worker.kept_factor.take();
+    let mut start = 0;
+    for operation in &context.plan.operations {
+        if operation.method() == Some(Method::Kept) {
+            let range = operation.parameters();
+            let from = &worker.kept[start..start + range.len()];
+            start += range.len();
+            let to = &mut sum[range];
+            match waiting {
+                Some(by) => context.isa.dispatch(ScaledAdd { by, from, to, accumulate: !worker.nothing_kept }),
+                None if worker.nothing_kept => to.fill(0.0),
+                None => {}
+            }
+        }
+    }
 }
 
 fn tokens_of(tokens: &[u32], time: Option<usize>, example: usize) -> &[u32] {
@@ -146,7 +172,7 @@ fn affine_gradient<I: Isa>(
     affine: &Affine,
     positions: &[Position],
     to: &mut [f32],
-    accumulate: bool,
+    held: Held<'_>,
     squares: bool,
 ) -> f64 {
     context.isa.dispatch(WeightGradient {
@@ -158,7 +184,7 @@ fn affine_gradient<I: Isa>(
         panels: affine.panels,
         first_row: 0,
         bias: true,
-        accumulate,
+        held,
         squares,
     })
 }
@@ -172,7 +198,7 @@ fn lstm_gradient<I: Isa>(
     lstm: &Lstm,
     examples: std::ops::Range<usize>,
     to: &mut [f32],
-    accumulate: bool,
+    mut held: Held<'_>,
     squares: bool,
 ) -> f64 {
     let state = worker.lstms[i].as_ref().expect("an LSTM has a state");
@@ -186,7 +212,7 @@ fn lstm_gradient<I: Isa>(
         panels: lstm.panels,
         first_row: 0,
         bias: true,
-        accumulate,
+        held: held.of_part(),
         squares,
     });
     let of_hidden = context.isa.dispatch(WeightGradient {
@@ -198,7 +224,7 @@ fn lstm_gradient<I: Isa>(
         panels: lstm.panels,
         first_row: lstm.inputs,
         bias: false,
-        accumulate,
+        held,
         squares,
     });
     of_inputs + of_hidden
@@ -230,7 +256,8 @@ fn add_embeddings<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, block: 
 
 /// Adds the gradients of the operations that are summed over the block, with the examples' factors.
 fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: usize, sum: &mut [f32]) {
-    let accumulate = !worker.nothing_summed;
+    let first = worker.nothing_summed;
+    let held = || if first { Held::Forgotten } else { Held::Kept };
     let private = context.clip_norm.is_some();
     let all_finite = !worker.factors[..examples].iter().any(|factor| factor.is_nan());
     for (i, operation) in context.plan.operations.iter().enumerate() {
@@ -249,28 +276,19 @@ fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: us
                 let count = affine.positions_per_example();
                 if all_finite {
                     let positions = &affine.positions[..examples * count];
-                    affine_gradient(context, worker, i, affine, positions, to, accumulate, false);
+                    affine_gradient(context, worker, i, affine, positions, to, held(), false);
                 } else {
                     let mut positions = std::mem::take(&mut worker.positions);
                     positions.clear();
                     for example in (0..examples).filter(|example| !worker.factors[*example].is_nan()) {
                         positions.extend_from_slice(positions_of(affine, example));
                     }
-                    affine_gradient(context, worker, i, affine, &positions, to, accumulate, false);
+                    affine_gradient(context, worker, i, affine, &positions, to, held(), false);
                     worker.positions = positions;
                 }
             }
             Operation::Lstm(lstm) if !private => {
-                lstm_gradient(
-                    context,
-                    worker,
-                    i,
-                    lstm,
-                    0..examples,
-                    &mut sum[lstm.parameters.clone()],
-                    accumulate,
-                    false,
-                );
+                lstm_gradient(context, worker, i, lstm, 0..examples, &mut sum[lstm.parameters.clone()], held(), false);
             }
             _ => {}
         }

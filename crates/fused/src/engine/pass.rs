@@ -96,7 +96,7 @@ pub fn backward<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples:
                 rows,
                 runs,
                 examples,
-                relu: from.relu.then_some(input),
+                relu: (from.relu && !to.relu).then_some(input),
                 input_frame: from.value,
                 choices: &worker.choices[i],
                 output_frame: to.value,

@@ -25,6 +25,8 @@ struct Run {
     to: Option<(usize, Panels)>,
     /// The row of the transposed panels that takes the first output.
     first_row: usize,
+    /// The output of the transposed panels that takes the first row.
+    first_output: usize,
 }
 
 impl Runs {
@@ -35,11 +37,12 @@ impl Runs {
                 let inputs = affine.input.c;
                 let taps = (0..affine.window.h).flat_map(|y| (0..affine.window.w).map(move |x| (y, x)));
                 let runs = taps.enumerate().map(|(tap, (y, x))| {
-                    let to = affine.transposed_rows(y, x);
+                    let to = affine.transposed_place(y, x);
                     Run {
                         rows: tap * inputs..(tap + 1) * inputs,
-                        to: to.map(|(phase, _)| (phase.start, phase.panels)),
-                        first_row: to.map_or(0, |(_, row)| row),
+                        to: to.map(|(phase, ..)| (phase.start, phase.panels)),
+                        first_row: to.map_or(0, |(_, row, _)| row),
+                        first_output: to.map_or(0, |(.., output)| output),
                     }
                 });
                 let (start, panels) = (affine.parameters.start, Some(affine.panels));
@@ -47,9 +50,9 @@ impl Runs {
             }
             Operation::Lstm(lstm) => {
                 let (inputs, hidden) = (lstm.transposed_inputs(), lstm.transposed_hidden());
-                let of_inputs = Run { rows: 0..lstm.inputs, to: Some((0, inputs)), first_row: 0 };
+                let of_inputs = Run { rows: 0..lstm.inputs, to: Some((0, inputs)), first_row: 0, first_output: 0 };
                 let rows = lstm.inputs..lstm.inputs + lstm.hidden;
-                let of_hidden = Run { rows, to: Some((inputs.len(), hidden)), first_row: 0 };
+                let of_hidden = Run { rows, to: Some((inputs.len(), hidden)), first_row: 0, first_output: 0 };
                 let (start, panels) = (lstm.parameters.start, Some(lstm.panels));
                 let len = inputs.len() + hidden.len();
                 (Runs { start, panels, runs: vec![of_inputs, of_hidden], base: *base }, len)
@@ -81,16 +84,14 @@ impl Runs {
             for run in &self.runs {
                 let Some((begin, transposed)) = run.to else { continue };
                 for row in rows.start.max(run.rows.start)..rows.end.min(run.rows.end) {
-                    let input = row - run.rows.start;
+                    let input = run.first_output + row - run.rows.start;
                     let to_panel = input / PANEL;
                     let pitch = transposed.width(to_panel);
                     let first_row = run.first_row + panel * PANEL;
                     let target = self.base + begin + transposed.start(to_panel) + first_row * pitch + input % PANEL;
                     let from = &values[start + row * width - first..][..width];
-                    for (output, value) in from.iter().enumerate() {
-                        // SAFETY: this place belongs to this parameter alone, and the caller has it to itself.
-                        unsafe { to.write(target + output * pitch, *value) };
-                    }
+                    // SAFETY: these places belong to these parameters alone, and the caller has them to itself.
+                    unsafe { to.write_apart(target, pitch, from) };
                 }
             }
             panel += 1;

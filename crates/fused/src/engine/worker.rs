@@ -8,7 +8,7 @@ use super::{clip, loss};
 use crate::kernels::Pooling;
 use crate::layout::Position;
 use crate::memory::Buffer;
-use crate::plan::{Lstm, Method, Operation, Plan};
+use crate::plan::{Lstm, Operation, Plan};
 use crate::simd::Isa;
 
 /// All that a thread writes while it works on its share, allocated at load.
@@ -29,6 +29,8 @@ pub struct Worker {
     pub waiting: Option<Waiting>,
     /// The gradient of one example, of all operations that keep it, one after another.
     pub kept: Buffer,
+    /// The clip factor of that example, until its gradient is added.
+    pub kept_factor: Option<f32>,
     /// Squared norms of the block's examples' gradients.
     pub norms: Vec<f64>,
     /// Their clip factors.
@@ -119,6 +121,7 @@ impl Worker {
                 .collect(),
             waiting: plan.averaged().map(Waiting::new),
             kept: Buffer::zeros(plan.kept()),
+            kept_factor: None,
             norms: vec![0.0; block],
             factors: vec![0.0; block],
             block: Vec::with_capacity(block),
@@ -133,6 +136,7 @@ impl Worker {
     pub fn begin(&mut self) {
         self.nothing_summed = true;
         self.nothing_kept = true;
+        self.kept_factor = None;
     }
 
     /// Adds the (clipped) gradients of the counted examples number `share` of the batch to `sum`; those of embeddings
@@ -168,14 +172,10 @@ impl Worker {
         }
     }
 
-    /// Ends a step of which `sum` has something.
+    /// Ends a step: nothing waits any longer.
     pub fn finish<I: Isa>(&mut self, context: &Context<'_, I>, sum: &mut [f32]) {
-        if self.nothing_kept && context.clip_norm.is_some() {
-            for operation in &context.plan.operations {
-                if operation.method() == Some(Method::Kept) {
-                    sum[operation.parameters()].fill(0.0);
-                }
-            }
+        if context.clip_norm.is_some() {
+            clip::add_waiting(context, self, sum);
         }
     }
 

@@ -2,6 +2,23 @@
 //!
 //! Every kernel checks the bounds of all that it touches once, at its beginning, and then works on pointers.
 
+/// Evaluates an expression with `$rows` a constant that is `$count`: the known number of rows of a register tile, 1 to
+/// `$most`.
+macro_rules! with_rows {
+    ($count:expr, $most:expr, $rows:ident => $body:expr) => {
+        with_rows!($count, $most, $rows => $body; 1 2 3 4 5 6 7 8 9 10)
+    };
+    ($count:expr, $most:expr, $rows:ident => $body:expr; $($number:literal)*) => {
+        match $count {
+            $($number if $number <= const { $most } => {
+                const $rows: usize = $number;
+                $body
+            })*
+            _ => unreachable!("groups of at most as many rows as a tile has"),
+        }
+    };
+}
+
 mod elementwise;
 mod ghost;
 mod lstm;
@@ -20,7 +37,7 @@ pub use lstm::{LstmCell, LstmCellGradient};
 pub use pooling::{Pool, PoolGradient, Pooling, Run, Window, covering, runs};
 pub use product::{Finish, Product, Start};
 pub use update::{Noise, Update};
-pub use weight_gradient::WeightGradient;
+pub use weight_gradient::{Held, WeightGradient};
 
 use crate::simd::Isa;
 

@@ -1,6 +1,7 @@
 //! Pooling and ReLU on channels-last images, and their gradients.
 //!
-//! Where the input of a pooling layer came out of a ReLU, its gradient is masked here, so that it need not be later.
+//! Where the input of a pooling layer came out of a ReLU, its gradient is masked here, so that it need not be later; or
+//! that of its output was, where it is the largest.
 
 #![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
 
@@ -172,12 +173,16 @@ unsafe fn pool_vector<I: Isa, const H: usize, const W: usize, const MAX: bool>(
     unsafe {
         let corner = job.input.as_ptr().add(corner);
         let mut value = load(isa, corner, count);
-        let (mut choice, mut nan) = (isa.splat(0.0), isa.none());
+        let (mut choice, mut nan, mut before) = (isa.splat(0.0), isa.none(), value);
         for place in 1..h * w {
             let next = load(isa, corner.add(place / w * row + place % w * pixel), count);
             if MAX {
                 choice = isa.select(isa.gt(next, value), isa.splat(place as u32 as f32), choice);
-                nan = isa.either(nan, isa.unordered(next, value));
+                // One comparison finds a NaN in either of two.
+                if place % 2 == 1 || place + 1 == h * w {
+                    nan = isa.either(nan, isa.unordered(next, before));
+                }
+                before = next;
                 value = isa.max(next, value);
             } else {
                 value = isa.add(value, next);
@@ -231,10 +236,13 @@ impl Kernel for PoolGradient<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         self.check();
-        for example in 0..self.examples {
+        let mut first = 0;
+        while first < self.examples {
+            let examples = first..(first + TOGETHER).min(self.examples);
+            first = examples.end;
             for (y, rows) in self.rows.iter().enumerate() {
                 for run in self.runs {
-                    let place = Place { example, y, rows, run };
+                    let place = Place { examples: examples.clone(), y, rows, run };
                     // SAFETY: `check` has passed.
                     unsafe {
                         // Known counts let the compiler unroll, and keep the places in registers.
@@ -253,6 +261,10 @@ impl Kernel for PoolGradient<'_> {
         }
     }
 }
+
+/// Examples whose pixels at the same place are taken together: what there is to work out for a run is shared, and a few
+/// rows of them stay in the nearest cache.
+const TOGETHER: usize = 4;
 
 impl PoolGradient<'_> {
     #[inline(always)]
@@ -275,7 +287,7 @@ impl PoolGradient<'_> {
 
 /// Pixels of the input and the windows that they are in.
 struct Place<'a> {
-    example: usize,
+    examples: Range<usize>,
     y: usize,
     rows: &'a Range<usize>,
     run: &'a Run,
@@ -294,7 +306,7 @@ unsafe fn gather<I: Isa, const R: usize, const C: usize, const MAX: bool>(
 ) {
     let (from, to, window) = (job.input_frame, job.output_frame, job.window);
     let (from_gradient, to_gradient) = (job.input_gradient_frame, job.output_gradient_frame);
-    let Place { example, y, rows, run } = *place;
+    let Place { ref examples, y, rows, run } = *place;
     let counts = if R > 0 { (R, C) } else { (rows.len(), run.windows.len()) };
     // Where nothing is pooled there is no window to begin at.
     let is_pooled = counts.0 * counts.1 > 0;
@@ -306,25 +318,32 @@ unsafe fn gather<I: Isa, const R: usize, const C: usize, const MAX: bool>(
             numbers[row][column] = isa.splat(window.place(in_first, row, column));
         }
     }
-    let windows = Windows {
+    let mut windows = Windows {
         counts,
         in_first,
         numbers,
-        choices: example * to.example + to.at(first.0, first.1),
-        gradients: example * to_gradient.example + to_gradient.at(first.0, first.1),
-        value: example * from.example + from.at(y, run.first),
-        target: example * from_gradient.example + from_gradient.at(y, run.first),
+        choices: examples.start * to.example + to.at(first.0, first.1),
+        gradients: examples.start * to_gradient.example + to_gradient.at(first.0, first.1),
+        value: examples.start * from.example + from.at(y, run.first),
+        target: examples.start * from_gradient.example + from_gradient.at(y, run.first),
     };
-    let (len, mut done) = (run.pixels * from.grid.c, 0);
-    // SAFETY: the caller says so: windows lie in choices and gradient, the pixels in values and gradient.
-    unsafe {
-        while done + I::LANES <= len {
-            gather_vector::<I, R, C, MAX>(isa, job, &windows, done, I::LANES);
-            done += I::LANES;
+    let len = run.pixels * from.grid.c;
+    for _ in examples.clone() {
+        let mut done = 0;
+        // SAFETY: the caller says so: windows lie in choices and gradient, the pixels in values and gradient.
+        unsafe {
+            while done + I::LANES <= len {
+                gather_vector::<I, R, C, MAX>(isa, job, &windows, done, I::LANES);
+                done += I::LANES;
+            }
+            if done < len {
+                gather_vector::<I, R, C, MAX>(isa, job, &windows, done, len - done);
+            }
         }
-        if done < len {
-            gather_vector::<I, R, C, MAX>(isa, job, &windows, done, len - done);
-        }
+        windows.choices += to.example;
+        windows.gradients += to_gradient.example;
+        windows.value += from.example;
+        windows.target += from_gradient.example;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A row's inputs are runs of numbers in place, named by an offset per row and a few segments: a convolution reads its
 //! windows straight from the (padded, channels-last) image, one segment per kernel row, and no im2col matrix is made.
-//! A register tile holds up to [`Isa::ROWS`] rows times one panel (or as many panels as [`Isa::VECTORS`] vectors are)
+//! A register tile holds [`Isa::ROWS`] rows times one panel (or as many panels as [`Isa::VECTORS`] vectors are)
 //! of outputs from the first multiplication to the last; what follows (ReLU, or the mask of a ReLU's gradient) is
 //! applied to it before it is stored.
 
@@ -123,25 +123,14 @@ impl Kernel for Product<'_> {
 #[inline(always)]
 unsafe fn strip<I: Isa, const V: usize>(isa: I, product: &mut Product<'_>, panel: usize, width: usize) {
     let rows = product.rows.rows();
-    let most = if V == 1 { I::NARROW_ROWS } else { I::ROWS };
-    let groups = Groups::new(rows.len(), most);
+    let groups = Groups::new(rows.len(), I::ROWS[V - 1]);
     let (mut row, mut group) = (0, 0);
     while row < rows.len() {
         let count = groups.size(group);
         let these = &rows[row..row + count];
         // SAFETY: as the caller says, and `these` has `count` rows.
         unsafe {
-            match count {
-                1 => tile::<I, 1, V>(isa, product, these, panel, width),
-                2 => tile::<I, 2, V>(isa, product, these, panel, width),
-                3 => tile::<I, 3, V>(isa, product, these, panel, width),
-                4 => tile::<I, 4, V>(isa, product, these, panel, width),
-                5 if V == 1 || I::ROWS >= 5 => tile::<I, 5, V>(isa, product, these, panel, width),
-                6 if V == 1 || I::ROWS >= 6 => tile::<I, 6, V>(isa, product, these, panel, width),
-                7 if V == 1 || I::ROWS >= 7 => tile::<I, 7, V>(isa, product, these, panel, width),
-                8 if V == 1 || I::ROWS >= 8 => tile::<I, 8, V>(isa, product, these, panel, width),
-                _ => unreachable!("groups of at most as many rows as a tile has"),
-            }
+            with_rows!(count, I::ROWS[V - 1], R => tile::<I, R, V>(isa, product, these, panel, width));
         }
         row += count;
         group += 1;

@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
 
 use super::product::{Finish, Product, Start};
-use super::weight_gradient::WeightGradient;
+use super::weight_gradient::{Held, WeightGradient};
 use super::{load, store};
 use crate::layout::Row;
 use crate::simd::Isa;
@@ -111,8 +111,11 @@ pub unsafe fn weight_gradient<I: Isa>(isa: I, job: &mut WeightGradient<'_>) -> f
         for position in job.positions {
             sum += f64::from(job.output_gradients[position.gradient as usize]);
         }
-        let bias = &mut job.gradient[job.panels.depth - 1];
-        *bias = sum as f32 + if job.accumulate { *bias } else { 0.0 };
+        let place = job.panels.depth - 1;
+        let bias = &mut job.gradient[place];
+        // SAFETY: bounds are checked, also those of a sum.
+        unsafe { job.held.leave(isa, bias, place, 1) };
+        *bias = sum as f32 + if matches!(job.held, Held::Kept) { *bias } else { 0.0 };
         squares += f64::from(*bias) * f64::from(*bias);
     }
     let mut column = 0;
@@ -170,11 +173,12 @@ unsafe fn run<I: Isa, const V: usize>(isa: I, job: &mut WeightGradient<'_>, colu
                 sums[v] = isa.add(sums[v], some[v]);
             }
         }
-        let to = job.gradient.as_mut_ptr().add(job.first_row + column);
         for v in 0..V {
             let count = if v + 1 < V { I::LANES } else { last };
-            let to = to.add(v * I::LANES);
-            if job.accumulate {
+            let place = job.first_row + column + v * I::LANES;
+            let to = job.gradient.as_mut_ptr().add(place);
+            job.held.leave(isa, to, place, count);
+            if matches!(job.held, Held::Kept) {
                 sums[v] = isa.add(sums[v], load(isa, to, count));
             }
             store(isa, to, sums[v], count);

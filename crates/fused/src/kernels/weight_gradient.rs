@@ -8,7 +8,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Groups, single_output};
+use super::{Groups, load, single_output, store};
 use crate::layout::{PANEL, Panels, Position, SLACK};
 use crate::simd::{Isa, Kernel};
 
@@ -24,9 +24,58 @@ const PACKED: usize = CHUNK_BYTES / size_of::<f32>();
 #[repr(align(64))]
 struct Packed(#[expect(dead_code, reason = "written and read through a pointer")] [f32; PACKED]);
 
-/// Positions that are packed at a time.
-const fn chunk<I: Isa>() -> usize {
-    CHUNK_BYTES / (I::VECTORS * I::LANES * size_of::<f32>() + LINE)
+/// Positions that are packed at a time, `vectors` of each.
+const fn chunk<I: Isa>(vectors: usize) -> usize {
+    CHUNK_BYTES / (vectors * I::LANES * size_of::<f32>() + LINE)
+}
+
+/// What becomes of what a gradient holds.
+pub enum Held<'a> {
+    /// It is forgotten.
+    Forgotten,
+    /// It is added to.
+    Kept,
+    /// It is another example's, whose turn it is: `sum = by held`, or `sum += by held`, on the way to its place. That the
+    /// processor does beside its multiplications; a pass of its own would wait for the caches.
+    Moved {
+        /// The factor.
+        by: f32,
+        /// As long as the gradient.
+        sum: &'a mut [f32],
+        /// Whether to add to what the sum holds.
+        accumulate: bool,
+    },
+}
+
+impl Held<'_> {
+    /// The same, for a part of the gradient; the other part is for later.
+    pub fn of_part(&mut self) -> Held<'_> {
+        match self {
+            Held::Forgotten => Held::Forgotten,
+            Held::Kept => Held::Kept,
+            Held::Moved { by, sum, accumulate } => Held::Moved { by: *by, sum, accumulate: *accumulate },
+        }
+    }
+
+    /// See [`Held::Moved`], for `count` numbers at `place`, of which `from` is the first.
+    ///
+    /// # Safety
+    ///
+    /// They can be read, and lie in the sum.
+    #[inline(always)]
+    pub(super) unsafe fn leave<I: Isa>(&mut self, isa: I, from: *const f32, place: usize, count: usize) {
+        if let Held::Moved { by, sum, accumulate } = self {
+            // SAFETY: the caller says so.
+            unsafe {
+                let (to, by) = (sum.as_mut_ptr().add(place), isa.splat(*by));
+                let moved = match accumulate {
+                    true => isa.mul_add(by, load(isa, from, count), load(isa, to, count)),
+                    false => isa.mul(by, load(isa, from, count)),
+                };
+                store(isa, to, moved, count);
+            }
+        }
+    }
 }
 
 /// `gradient[k, output] (+)= sum over positions of input[k] output_gradient[output]`, and the biases' sums; see the
@@ -39,7 +88,7 @@ pub struct WeightGradient<'a> {
     pub output_gradients: &'a [f32],
     /// Where the map was applied.
     pub positions: &'a [Position],
-    /// Where each input of a position lies, counted from its first.
+    /// Where each input of a position lies, counted from its first; ascending.
     pub columns: &'a [u32],
     /// The panels of the gradient.
     pub gradient: &'a mut [f32],
@@ -49,13 +98,15 @@ pub struct WeightGradient<'a> {
     pub first_row: usize,
     /// Whether the last row of the panels takes the biases' gradient.
     pub bias: bool,
-    /// Whether to add to what the gradient holds.
-    pub accumulate: bool,
+    /// What becomes of what the gradient holds (in the rows written).
+    pub held: Held<'a>,
     /// Whether to sum the squares of the result (of the rows written).
     pub squares: bool,
 }
 
 impl WeightGradient<'_> {
+    // Inlined, so that it is compiled for the instruction set: it looks at every position.
+    #[inline(always)]
     fn check<I: Isa>(&self) {
         let (mut input, mut gradient) = (0, 0);
         for position in self.positions {
@@ -66,8 +117,11 @@ impl WeightGradient<'_> {
         assert!(self.columns.is_empty() || input as usize + (column as usize) < self.inputs.len(), "inputs");
         assert!(gradient as usize + self.panels.outputs <= self.output_gradients.len(), "gradients of outputs");
         assert!(self.panels.len() <= self.gradient.len(), "gradient");
+        if let Held::Moved { sum, .. } = &self.held {
+            assert!(self.panels.len() <= sum.len(), "sum");
+        }
         assert!(self.first_row + self.columns.len() + usize::from(self.bias) <= self.panels.depth, "rows");
-        const { assert!(chunk::<I>() * I::VECTORS * I::LANES <= PACKED && I::LANES <= SLACK) };
+        const { assert!(chunk::<I>(I::VECTORS) * I::VECTORS * I::LANES <= PACKED && I::LANES <= SLACK) };
     }
 }
 
@@ -81,19 +135,20 @@ impl Kernel for WeightGradient<'_> {
             // SAFETY: `check` has passed.
             return unsafe { single_output::weight_gradient(isa, &mut self) };
         }
+        let most = chunk::<I>(self.panels.outputs.div_ceil(I::LANES).min(I::VECTORS));
         let mut squares = 0.0;
         let mut done = 0;
         loop {
-            let count = const { chunk::<I>() }.min(self.positions.len() - done);
+            let count = most.min(self.positions.len() - done);
             let is_last = done + count == self.positions.len();
-            let chunk =
-                Chunk { from: done, count, accumulate: self.accumulate || done > 0, squares: self.squares && is_last };
+            let chunk = Chunk { from: done, count, squares: self.squares && is_last };
             // SAFETY: `check` has passed, and the chunk is of the positions.
             squares += unsafe { all_panels(isa, &mut self, chunk) };
             done += count;
             if is_last {
                 return squares;
             }
+            self.held = Held::Kept;
         }
     }
 }
@@ -103,7 +158,6 @@ impl Kernel for WeightGradient<'_> {
 struct Chunk {
     from: usize,
     count: usize,
-    accumulate: bool,
     squares: bool,
 }
 
@@ -185,43 +239,52 @@ unsafe fn strip<I: Isa, const V: usize>(
         for v in 0..V {
             bias[v] = isa.add(bias[v], other[v]);
         }
-        let panel = job.gradient.as_mut_ptr().add(job.panels.start(panel));
-        let tile = Tile { gradients, panel, width, last, next_vector };
+        let tile = Tile { gradients, start: job.panels.start(panel), width, last, next_vector };
         let mut squares = isa.splat(0.0);
         if job.bias {
-            finish(isa, &mut [bias], &tile, job.panels.depth - 1, chunk, &mut squares);
+            finish(isa, job, &mut [bias], &tile, job.panels.depth - 1, chunk, &mut squares);
         }
         (tile, squares)
     };
     let (tile, mut squares) = tile;
     let mut total = 0.0;
-    let most = if V == 1 { I::NARROW_ROWS } else { I::ROWS };
-    let groups = Groups::new(job.columns.len(), most);
-    let (mut column, mut group) = (0, 0);
+    let (mut column, mut tiles) = (0, 0);
     while column < job.columns.len() {
-        let count = groups.size(group);
+        let rest = &job.columns[column..];
         // SAFETY: as the caller says; the tile's columns are among the job's.
-        unsafe {
-            match count {
-                1 => columns::<I, 1, V>(isa, job, chunk, &tile, column, &mut squares),
-                2 => columns::<I, 2, V>(isa, job, chunk, &tile, column, &mut squares),
-                3 => columns::<I, 3, V>(isa, job, chunk, &tile, column, &mut squares),
-                4 => columns::<I, 4, V>(isa, job, chunk, &tile, column, &mut squares),
-                5 if V == 1 || I::ROWS >= 5 => columns::<I, 5, V>(isa, job, chunk, &tile, column, &mut squares),
-                6 if V == 1 || I::ROWS >= 6 => columns::<I, 6, V>(isa, job, chunk, &tile, column, &mut squares),
-                7 if V == 1 || I::ROWS >= 7 => columns::<I, 7, V>(isa, job, chunk, &tile, column, &mut squares),
-                8 if V == 1 || I::ROWS >= 8 => columns::<I, 8, V>(isa, job, chunk, &tile, column, &mut squares),
-                _ => unreachable!("groups of at most as many rows as a tile has"),
+        column += unsafe {
+            if 2 * RUN * V < I::REGISTERS && are_runs(rest, 2) {
+                columns::<I, { 2 * RUN }, V, RUN>(isa, job, chunk, &tile, column, &mut squares);
+                2 * RUN
+            } else if RUN <= I::ROWS[V - 1] && are_runs(rest, 1) {
+                columns::<I, RUN, V, RUN>(isa, job, chunk, &tile, column, &mut squares);
+                RUN
+            } else {
+                let count = Groups::new(rest.len(), I::ROWS[V - 1]).size(0);
+                with_rows!(count, I::ROWS[V - 1], R => {
+                    columns::<I, R, V, 1>(isa, job, chunk, &tile, column, &mut squares);
+                });
+                count
             }
-        }
-        column += count;
-        group += 1;
-        if group % FLUSH == 0 {
+        };
+        tiles += 1;
+        if tiles % FLUSH == 0 {
             total += f64::from(isa.sum(squares));
             squares = isa.splat(0.0);
         }
     }
     total + f64::from(isa.sum(squares))
+}
+
+/// Inputs side by side whose sums share an address: the rows of a convolution's kernel are such runs, all inputs of a
+/// linear layer are one.
+const RUN: usize = 8;
+
+/// Whether the first columns, which ascend, are `count` runs.
+#[inline(always)]
+fn are_runs(columns: &[u32], count: usize) -> bool {
+    let is_run = |run: &[u32]| run[RUN - 1] - run[0] == RUN as u32 - 1;
+    columns.len() >= count * RUN && columns[..count * RUN].chunks_exact(RUN).all(is_run)
 }
 
 /// Tiles after which the sum of squares moves to an f64: before its rounding errors add up.
@@ -231,8 +294,8 @@ const FLUSH: usize = 32;
 struct Tile {
     /// `[positions, V]` vectors.
     gradients: *const f32,
-    /// Where the first panel of the gradient begins.
-    panel: *mut f32,
+    /// Where the first panel begins in the gradient.
+    start: usize,
     /// Outputs of the panel.
     width: usize,
     /// Outputs in the last vector.
@@ -241,13 +304,13 @@ struct Tile {
     next_vector: usize,
 }
 
-/// `R` columns from `column` on.
+/// `R` columns from `column` on, which are runs of `N` columns side by side.
 ///
 /// # Safety
 ///
 /// As [`strip`].
 #[inline(always)]
-unsafe fn columns<I: Isa, const R: usize, const V: usize>(
+unsafe fn columns<I: Isa, const R: usize, const V: usize, const N: usize>(
     isa: I,
     job: &mut WeightGradient<'_>,
     chunk: Chunk,
@@ -259,7 +322,7 @@ unsafe fn columns<I: Isa, const R: usize, const V: usize>(
     unsafe {
         let mut inputs = [job.inputs.as_ptr(); R];
         for r in 0..R {
-            inputs[r] = inputs[r].add(*job.columns.get_unchecked(column + r) as usize);
+            inputs[r] = inputs[r].add(*job.columns.get_unchecked(column + r / N * N) as usize + r % N);
         }
         let mut sums = [[isa.splat(0.0); V]; R];
         let mut from = tile.gradients;
@@ -276,7 +339,7 @@ unsafe fn columns<I: Isa, const R: usize, const V: usize>(
             add_position(isa, &inputs, position.input as usize, from, &mut sums);
             from = from.add(V * I::LANES);
         }
-        finish(isa, &mut sums, tile, job.first_row + column, chunk, squares);
+        finish(isa, job, &mut sums, tile, job.first_row + column, chunk, squares);
     }
 }
 
@@ -308,38 +371,50 @@ unsafe fn add_position<I: Isa, const R: usize, const V: usize>(
     }
 }
 
-/// Adds, stores and squares the rows from `row` on. Lanes past the last output hold 0.
+/// Stores and squares the rows from `row` on, after what is held there has been added or moved. Lanes past the last output
+/// hold 0.
 ///
 /// # Safety
 ///
-/// The rows lie in the tile's panel.
+/// `job.check` has passed and the rows lie in the tile's panel.
 #[inline(always)]
 unsafe fn finish<I: Isa, const R: usize, const V: usize>(
     isa: I,
+    job: &mut WeightGradient<'_>,
     sums: &mut [[I::F32; V]; R],
     tile: &Tile,
     row: usize,
     chunk: Chunk,
     squares: &mut I::F32,
 ) {
+    let place = |r: usize, v: usize| tile.start + (row + r) * tile.width + v * tile.next_vector;
+    let count = |v: usize| if v + 1 < V { I::LANES } else { tile.last };
+    let gradient = job.gradient.as_mut_ptr();
     let mut squared = [isa.splat(0.0); V];
-    for r in 0..R {
-        for v in 0..V {
-            // SAFETY: the caller says so; of the last vector only the outputs there are is touched.
-            unsafe {
-                let at = tile.panel.add((row + r) * tile.width + v * tile.next_vector);
-                let whole = v + 1 < V || tile.last == I::LANES;
-                if chunk.accumulate {
-                    let before = if whole { isa.load(at) } else { isa.load_first(at, tile.last) };
-                    sums[r][v] = isa.add(sums[r][v], before);
-                }
-                if whole {
-                    isa.store(at, sums[r][v]);
-                } else {
-                    isa.store_first(at, sums[r][v], tile.last);
+    // SAFETY: the caller says so; of the last vector only the outputs there are is touched.
+    unsafe {
+        match &mut job.held {
+            Held::Forgotten => {}
+            Held::Kept => {
+                for r in 0..R {
+                    for v in 0..V {
+                        sums[r][v] = isa.add(sums[r][v], load(isa, gradient.add(place(r, v)), count(v)));
+                    }
                 }
             }
-            squared[v] = isa.mul_add(sums[r][v], sums[r][v], squared[v]);
+            held => {
+                for r in 0..R {
+                    for v in 0..V {
+                        held.leave(isa, gradient.add(place(r, v)), place(r, v), count(v));
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            for v in 0..V {
+                store(isa, gradient.add(place(r, v)), sums[r][v], count(v));
+                squared[v] = isa.mul_add(sums[r][v], sums[r][v], squared[v]);
+            }
         }
     }
     if chunk.squares {

@@ -54,15 +54,22 @@ pub struct RowGroup {
     pub segments: Vec<Segment>,
 }
 
-/// The inputs whose gradient takes the same kernel positions: with stride s, every s-th.
+/// The inputs whose gradient takes as many kernel positions: with stride s, every s-th, or some neighbours every s-th.
 ///
 /// An input at y (counted from the padding's edge) gets gradient from outputs (y - k) / s over those kernel rows k for
 /// which that is whole; for each phase y mod s that is a stride-1 convolution of the output gradient by a part of the
-/// kernel, turned around.
+/// kernel, turned around. Phases of neighbouring columns that have equally many kernel positions see the same outputs:
+/// their inputs, side by side in memory, are one row of a product that is as many times wider, a *cell*. A cell at the
+/// border may reach beyond the image, into its margin.
 pub struct Phase {
-    /// The phase's inputs, by which outputs there are.
+    /// y mod s of its inputs.
+    rest_y: usize,
+    /// x mod s of its inputs: all of these are in a cell.
+    rests_x: Range<usize>,
+    /// The phase's cells, by which outputs there are.
     pub groups: Vec<RowGroup>,
-    /// How the transposed weights are cut: rows over kernel h, kernel w (each last first), output channel.
+    /// How the transposed weights are cut: rows over kernel h, kernel w (each last first), output channel; outputs over
+    /// the cell's inputs, their channels.
     pub panels: Panels,
     /// Where they begin among the layer's transposed weights.
     pub start: usize,
@@ -147,10 +154,43 @@ impl Affine {
         }
     }
 
-    /// Zeros that the input's values must have around them.
+    /// Zeros that the input's values must have around them, or anything where only a cell reaches.
     pub fn value_margins(&self) -> Margins {
         let (h, w) = self.padding;
-        Margins { top: h, bottom: h, left: w, right: w }
+        Margins { top: h, bottom: h, left: w, right: w.max(self.gradient_margins().right) }
+    }
+
+    /// How far cells reach beyond the gradients of the input.
+    pub fn gradient_margins(&self) -> Margins {
+        let mut margins = Margins::default();
+        let (padding, size) = (self.padding.1, self.input.w);
+        for rests in self.rests_x() {
+            for cell in self.cells(&rests) {
+                let (start, end) = (cell * self.window.step_w + rests.start, cell * self.window.step_w + rests.end);
+                margins.left = margins.left.max(padding.saturating_sub(start));
+                margins.right = margins.right.max(end.saturating_sub(padding + size));
+            }
+        }
+        margins
+    }
+
+    /// The phases along the width, those with equally many kernel positions together.
+    fn rests_x(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Window { w, step_w, .. } = self.window;
+        // The first ones have one more. Beyond the kernel no phase has a kernel position.
+        let with_more = w % step_w;
+        let all = [0..with_more, with_more..step_w.min(w)];
+        let needed = self.needs_input_gradient;
+        all.into_iter().filter(move |rests| needed && !rests.is_empty())
+    }
+
+    /// The numbers of a phase's cells, counted from the padding's edge.
+    fn cells(&self, rests_x: &Range<usize>) -> Vec<usize> {
+        let (padding, step) = (self.padding.1, self.window.step_w);
+        let inputs = (0..self.input.w).filter(|x| rests_x.contains(&((x + padding) % step)));
+        let mut cells: Vec<usize> = inputs.map(|x| (x + padding) / step).collect();
+        cells.dedup();
+        cells
     }
 
     /// Makes the tables for these frames and blocks of `block` examples.
@@ -192,51 +232,51 @@ impl Affine {
             |y: usize| Segment { offset: offset(y * from.row), len: offset(w * c), weight: offset(y * w * c) };
         self.segments = joined((0..h).map(kernel_row));
         self.columns = (0..h).flat_map(|y| (0..w * c).map(move |k| offset(y * from.row + k))).collect();
-        if self.needs_input_gradient {
-            // Beyond the kernel no phase has a kernel position.
-            for (rest_y, rest_x) in (0..step_h.min(h)).flat_map(|y| (0..step_w.min(w)).map(move |x| (y, x))) {
-                if self.phase_exists(rest_y, rest_x) {
-                    self.phase(rest_y, rest_x, input, output.gradient, block);
-                }
+        for rests_x in self.rests_x() {
+            for rest_y in 0..step_h.min(h) {
+                self.phase(rest_y, rests_x.clone(), input, output.gradient, block);
             }
         }
     }
 
-    fn phase(&mut self, rest_y: usize, rest_x: usize, input: &Edge, output: Frame, block: usize) {
+    /// Adds a phase, unless no input belongs to it.
+    fn phase(&mut self, rest_y: usize, rests_x: Range<usize>, input: &Edge, output: Frame, block: usize) {
         let Window { h, w, step_h, step_w } = self.window;
-        let (taps_y, taps_x) = (taps(rest_y, step_h, h), taps(rest_x, step_w, w));
+        let (taps_y, taps_x) = (taps(rest_y, step_h, h), taps(rests_x.start, step_w, w));
         // An input with the place `last` of the last output that it could give to, last = (input + padding - rest) / step,
         // gets from the outputs last - (taps - 1) to last. Tap t, counted from the first of these, is used if it is an
         // output.
         let used = |last: usize, taps: usize, outputs: usize| {
             (taps - 1).saturating_sub(last)..(outputs + taps - 1).saturating_sub(last).min(taps)
         };
-        let of_phase = |size: usize, padding: usize, step: usize, rest: usize| {
-            (0..size).filter(move |at| (at + padding) % step == rest).map(move |at| (at, (at + padding - rest) / step))
-        };
-        let (ys, xs): (Vec<_>, Vec<_>) = (
-            of_phase(self.input.h, self.padding.0, step_h, rest_y).collect(),
-            of_phase(self.input.w, self.padding.1, step_w, rest_x).collect(),
-        );
-        let (height, width) = (self.output.h, self.output.w);
-        let (padding, c) = (self.padding, self.output.c);
-        let last_y = move |y: usize| (y + padding.0 - rest_y) / step_h;
-        let last_x = move |x: usize| (x + padding.1 - rest_x) / step_w;
-        let inputs = ys.iter().flat_map(|(y, last_y)| {
-            xs.iter().map(move |(x, last_x)| (*y, *x, (used(*last_y, taps_y, height), used(*last_x, taps_x, width))))
+        let padding = self.padding;
+        let ys: Vec<usize> = (0..self.input.h).filter(|y| (y + padding.0) % step_h == rest_y).collect();
+        let cells = self.cells(&rests_x);
+        if ys.is_empty() || cells.is_empty() {
+            return;
+        }
+        let (height, width, c) = (self.output.h, self.output.w, self.output.c);
+        let last_y = move |y: usize| (y + padding.0) / step_h;
+        let inputs = ys.iter().flat_map(|y| {
+            cells.iter().map(move |cell| (*y, *cell, (used(last_y(*y), taps_y, height), used(*cell, taps_x, width))))
         });
+        // Where a cell begins in a frame.
+        let place = |frame: Frame, y: usize, cell: usize| {
+            let column = frame.left + cell * step_w + rests_x.start - padding.1;
+            frame.at(y, 0) - frame.left * frame.grid.c + column * frame.grid.c
+        };
         let groups = grouped(
             inputs,
             block,
-            |example, y, x, (ys, xs)| {
+            |example, y, cell, (ys, xs)| {
                 let first = match ys.is_empty() {
                     true => 0,
-                    false => output.at(last_y(y) + ys.start + 1 - taps_y, last_x(x) + xs.start + 1 - taps_x),
+                    false => output.at(last_y(y) + ys.start + 1 - taps_y, cell + xs.start + 1 - taps_x),
                 };
                 Row {
                     input: offset(example * output.example + first),
-                    output: offset(example * input.gradient.example + input.gradient.at(y, x)),
-                    mask: offset(example * input.value.example + input.value.at(y, x)),
+                    output: offset(example * input.gradient.example + place(input.gradient, y, cell)),
+                    mask: offset(example * input.value.example + place(input.value, y, cell)),
                 }
             },
             |y, (ys, xs)| Segment {
@@ -245,39 +285,22 @@ impl Affine {
                 weight: offset((y * taps_x + xs.start) * c),
             },
         );
-        let panels = Panels { depth: taps_y * taps_x * c, outputs: self.input.c };
-        self.backward.push(Phase { groups, panels, start: self.transposed });
+        let panels = Panels { depth: taps_y * taps_x * c, outputs: rests_x.len() * self.input.c };
+        self.backward.push(Phase { rest_y, rests_x, groups, panels, start: self.transposed });
         self.transposed += panels.len();
     }
 
-    /// Where the weights of kernel position (`y`, `x`) go in the transposed weights: the phase, and the first of their
-    /// rows, one for each output channel.
-    pub fn transposed_rows(&self, y: usize, x: usize) -> Option<(&Phase, usize)> {
+    /// Where the weights of kernel position (`y`, `x`) go in the transposed weights: the phase, the first of their rows,
+    /// one for each output channel, and the first of their outputs, one for each input channel.
+    pub fn transposed_place(&self, y: usize, x: usize) -> Option<(&Phase, usize, usize)> {
         let Window { h, w, step_h, step_w } = self.window;
         let (rest_y, rest_x) = (y % step_h, x % step_w);
-        // Phases that no input belongs to were left out; the others are in order.
-        let mut phases = self.backward.iter();
-        for phase_y in 0..step_h.min(h) {
-            for phase_x in 0..step_w.min(w) {
-                let exists = self.phase_exists(phase_y, phase_x);
-                let phase = if exists { phases.next() } else { None };
-                if (phase_y, phase_x) == (rest_y, rest_x) {
-                    let (taps_y, taps_x) = (taps(rest_y, step_h, h), taps(rest_x, step_w, w));
-                    let (tap_y, tap_x) = (taps_y - 1 - y / step_h, taps_x - 1 - x / step_w);
-                    return phase.map(|phase| (phase, (tap_y * taps_x + tap_x) * self.output.c));
-                }
-            }
-        }
-        None
-    }
-
-    fn phase_exists(&self, rest_y: usize, rest_x: usize) -> bool {
-        let Window { h, w, step_h, step_w } = self.window;
-        let has_inputs =
-            |size: usize, padding: usize, step: usize, rest: usize| (0..size).any(|at| (at + padding) % step == rest);
-        taps(rest_y, step_h, h) * taps(rest_x, step_w, w) > 0
-            && has_inputs(self.input.h, self.padding.0, step_h, rest_y)
-            && has_inputs(self.input.w, self.padding.1, step_w, rest_x)
+        // Phases that no input belongs to were left out.
+        let phase = self.backward.iter().find(|phase| phase.rest_y == rest_y && phase.rests_x.contains(&rest_x))?;
+        let (taps_y, taps_x) = (taps(rest_y, step_h, h), taps(rest_x, step_w, w));
+        let (tap_y, tap_x) = (taps_y - 1 - y / step_h, taps_x - 1 - x / step_w);
+        let first_row = (tap_y * taps_x + tap_x) * self.output.c;
+        Some((phase, first_row, (rest_x - phase.rests_x.start) * self.input.c))
     }
 
     /// Positions of one example.

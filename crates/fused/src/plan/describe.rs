@@ -28,7 +28,13 @@ pub struct Tiles {
 impl Tiles {
     /// Those of `I`.
     pub fn of<I: Isa>() -> Self {
-        Tiles { isa: I::NAME, lanes: I::LANES, rows: I::ROWS, vectors: I::VECTORS, narrow_rows: I::NARROW_ROWS }
+        Tiles {
+            isa: I::NAME,
+            lanes: I::LANES,
+            rows: I::ROWS[I::VECTORS - 1],
+            vectors: I::VECTORS,
+            narrow_rows: I::ROWS[0],
+        }
     }
 
     /// Those of the best instruction set that this machine has.

@@ -14,7 +14,7 @@ use std::ops::Range;
 use dpsgd_core::{Layer, Loss, ModelError, ModelInput, ModelSpec};
 
 use crate::kernels::{Pooling, Run, Window, covering, runs};
-use crate::layout::{Frame, Grid, Margins, PANEL, Panels};
+use crate::layout::{Frame, Grid, PANEL, Panels};
 use crate::noise::GROUP;
 
 /// A model as a chain of operations from one edge to the next.
@@ -45,7 +45,8 @@ pub struct Edge {
     pub value: Frame,
     /// How their gradients lie.
     pub gradient: Frame,
-    /// Whether values come out of a ReLU, so that gradients are masked before they are stored.
+    /// Whether values come out of a ReLU, or are the largest of values that do, so that gradients are masked before they
+    /// are stored.
     pub relu: bool,
 }
 
@@ -261,7 +262,6 @@ struct Builder {
     operations: Vec<Operation>,
     grids: Vec<Grid>,
     relus: Vec<bool>,
-    margins: Vec<Margins>,
     grid: Grid,
     time: Option<usize>,
     parameters: usize,
@@ -280,7 +280,6 @@ impl Builder {
             operations: Vec::new(),
             grids: vec![grid],
             relus: vec![false],
-            margins: vec![Margins::default()],
             grid,
             time,
             parameters: 0,
@@ -294,7 +293,6 @@ impl Builder {
         self.operations.push(operation);
         self.grids.push(grid);
         self.relus.push(relu);
-        self.margins.push(Margins::default());
         self.grid = grid;
     }
 
@@ -325,7 +323,6 @@ impl Builder {
         let kind = TensorKind::Weight { panels, inputs: self.grid.c, taps, first_row: 0 };
         self.tensors.push(TensorMap { kind, start });
         self.tensors.push(TensorMap { kind: TensorKind::Bias { panels }, start });
-        *self.margins.last_mut().expect("an edge") = affine.value_margins();
         self.push(Operation::Affine(affine), output, relu);
     }
 
@@ -334,7 +331,10 @@ impl Builder {
         let grid = Grid { h: (h - window.h) / window.step_h + 1, w: (w - window.w) / window.step_w + 1, c };
         let rows = covering(h, window.h, window.step_h, grid.h);
         let runs = runs(w, window.w, window.step_w, grid.w);
-        self.push(Operation::Pool { layer, pooling, window, rows, runs }, grid, false);
+        // The largest of values that came out of a ReLU is one of them: if it is above 0, so is the one that it came from.
+        // So its gradient is masked there, where a product does it on the way, and not again in the pooling's gradient.
+        let relu = pooling == Pooling::Max && *self.relus.last().expect("an edge");
+        self.push(Operation::Pool { layer, pooling, window, rows, runs }, grid, relu);
     }
 
     fn embedding(&mut self, layer: usize, vocabulary: usize, width: usize, mean: bool) {
@@ -361,10 +361,13 @@ impl Builder {
     /// The plan; the error is a layer and how many numbers a block of its values takes, if offsets can't reach them all.
     fn finish(mut self, loss: Loss, outputs: usize) -> Result<Plan, (usize, usize)> {
         let edges: Vec<Edge> = (0..self.grids.len())
-            .map(|i| Edge {
-                value: Frame::new(self.grids[i], self.margins[i]),
-                gradient: Frame::new(self.grids[i], Margins::default()),
-                relu: self.relus[i],
+            .map(|i| {
+                let (value, gradient) = match self.operations.get(i) {
+                    Some(Operation::Affine(affine)) => (affine.value_margins(), affine.gradient_margins()),
+                    _ => Default::default(),
+                };
+                let (value, gradient) = (Frame::new(self.grids[i], value), Frame::new(self.grids[i], gradient));
+                Edge { value, gradient, relu: self.relus[i] }
             })
             .collect();
         let fewest = match self.operations.iter().any(|operation| matches!(operation, Operation::Lstm(_))) {

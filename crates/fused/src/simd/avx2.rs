@@ -48,7 +48,8 @@ unsafe impl Isa for Avx2 {
     type Mask = __m256;
 
     const LANES: usize = 8;
-    const ROWS: usize = 6;
+    const REGISTERS: usize = 16;
+    const ROWS: [usize; 3] = [8, 6, 0];
     const VECTORS: usize = 2;
     const NAME: &'static str = "AVX2+FMA";
 

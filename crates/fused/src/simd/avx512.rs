@@ -38,7 +38,8 @@ unsafe impl Isa for Avx512 {
     type Mask = __mmask16;
 
     const LANES: usize = 16;
-    const ROWS: usize = 8;
+    const REGISTERS: usize = 32;
+    const ROWS: [usize; 3] = [10, 8, 8];
     const VECTORS: usize = 3;
     const NAME: &'static str = "AVX-512";
 

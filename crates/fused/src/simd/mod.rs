@@ -43,13 +43,14 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
 
     /// Numbers in a vector: 8 or 16.
     const LANES: usize;
-    /// Rows of a register tile: with [`Isa::VECTORS`] vectors a row, the accumulators, a row of operands and a
-    /// broadcast fit the registers.
-    const ROWS: usize;
+    /// Vector registers.
+    const REGISTERS: usize;
+    /// Most rows of a register tile with one, two, three vectors a row, 0 where there is no such tile: the accumulators,
+    /// a row of operands and a broadcast fit the vector registers, and an address per row the others. With one vector a
+    /// row, loads are what bounds a tile: the more rows, the better.
+    const ROWS: [usize; 3];
     /// Most vectors in a row of a register tile.
     const VECTORS: usize;
-    /// Rows of a register tile with one vector a row: enough that no multiplication waits for the one before.
-    const NARROW_ROWS: usize = 8;
     /// Name for people.
     const NAME: &'static str;
 

@@ -40,7 +40,8 @@ unsafe impl Isa for Portable {
     type Mask = Eight<bool>;
 
     const LANES: usize = 8;
-    const ROWS: usize = 4;
+    const REGISTERS: usize = 16;
+    const ROWS: [usize; 3] = [8, 4, 0];
     const VECTORS: usize = 2;
     const NAME: &'static str = "portable";
 

@@ -1,6 +1,6 @@
 //! [`WeightGradient`], and the norms that are known without it.
 
-use dpsgd_fused::kernels::{GhostNorm, RankOneNorms, WeightGradient};
+use dpsgd_fused::kernels::{GhostNorm, Held, RankOneNorms, WeightGradient};
 use dpsgd_fused::layout::{Panels, Position, SLACK, Segment};
 use dpsgd_fused::simd::Isa;
 
@@ -41,8 +41,11 @@ pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
         if random.once_in(3) {
             // Many side by side, between others.
             let run = random.within(1..151) as u32;
-            columns.splice(columns.len() / 2..columns.len() / 2, (0..run).map(|k| 50 + k));
+            let first = random.below(60) as u32;
+            columns.extend(first..first + run);
         }
+        columns.sort_unstable();
+        columns.dedup();
         let positions = positions(&mut random, count, spread, outputs);
         let output_gradients = output_gradients(&mut random, &positions, outputs);
         let mut inputs = Guarded::new(&mut random, 240);
@@ -55,18 +58,21 @@ pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
             }
         }
         let (bias, accumulate, squares) = (random.once_in(2), random.once_in(2), random.once_in(2));
+        let is_moved = random.once_in(2);
         let first_row = random.below(3);
         let depth = first_row + columns.len() + random.below(3) + usize::from(bias);
         let panels = Panels { depth: depth.max(1), outputs };
         let of_columns = first_row..first_row + columns.len();
         let rows: Vec<usize> = of_columns.chain(bias.then(|| panels.depth - 1)).collect();
         let mut gradient = Guarded::new(&mut random, panels.len());
-        if accumulate {
-            for row in &rows {
-                (0..outputs).for_each(|output| gradient[panels.index(*row, output)] = random.number());
+        let mut sum = Guarded::new(&mut random, panels.len());
+        for row in &rows {
+            for place in (0..outputs).map(|output| panels.index(*row, output)) {
+                gradient[place] = if accumulate || is_moved { random.number() } else { POISON };
+                sum[place] = if accumulate { random.number() } else { POISON };
             }
         }
-        let before = gradient.to_vec();
+        let (before, sum_before) = (gradient.to_vec(), sum.to_vec());
         let found = isa.dispatch(WeightGradient {
             inputs: &inputs,
             output_gradients: &output_gradients,
@@ -76,25 +82,35 @@ pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
             panels,
             first_row,
             bias,
-            accumulate,
+            held: match (is_moved, accumulate) {
+                (true, accumulate) => Held::Moved { by: 0.75, sum: &mut sum, accumulate },
+                (false, true) => Held::Kept,
+                (false, false) => Held::Forgotten,
+            },
             squares,
         });
         let mut norm = 0.0;
         for (k, row) in rows.iter().enumerate() {
             for output in 0..outputs {
                 let place = panels.index(*row, output);
-                let mut terms = vec![if accumulate { f64::from(before[place]) } else { 0.0 }];
+                let is_kept = accumulate && !is_moved;
+                let mut terms = vec![if is_kept { f64::from(before[place]) } else { 0.0 }];
                 for position in &positions {
                     let input = columns.get(k).map_or(1.0, |column| inputs[(position.input + column) as usize]);
                     let output_gradient = output_gradients[position.gradient as usize + output];
                     terms.push(f64::from(input) * f64::from(output_gradient));
                 }
-                let (sum, magnitude) = (terms.iter().sum(), terms.iter().map(|term| term.abs()).sum());
+                let (expected, magnitude) = (terms.iter().sum(), terms.iter().map(|term| term.abs()).sum());
                 let what = || {
-                    let flags = format!("bias {bias}, accumulate {accumulate}, first row {first_row}");
+                    let flags =
+                        format!("bias {bias}, accumulate {accumulate}, moved {is_moved}, first row {first_row}");
                     format!("case {number}: {count} positions, {panels:?}, {flags}: row {row}, output {output}")
                 };
-                assert_close(gradient[place], sum, terms.len(), magnitude, &what);
+                assert_close(gradient[place], expected, terms.len(), magnitude, &what);
+                if is_moved {
+                    let there = if accumulate { f64::from(sum_before[place]) } else { 0.0 };
+                    assert_close(sum[place], there + 0.75 * f64::from(before[place]), 2, 2.0, &what);
+                }
                 norm += f64::from(gradient[place]).powi(2);
             }
         }
@@ -102,7 +118,8 @@ pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
             assert_near(found, norm, 1e-6, &|| format!("case {number}: the squared norm"));
         }
         let written = rows.iter().flat_map(|row| (0..outputs).map(|output| panels.index(*row, output)));
-        gradient.assert_untouched_but(written, &format!("case {number}"));
+        gradient.assert_untouched_but(written.clone(), &format!("case {number}"));
+        sum.assert_untouched_but(written.filter(|_| accumulate || is_moved), &format!("case {number}: the sum"));
     }
 }
 
@@ -124,7 +141,7 @@ pub fn weight_gradients_without_positions_are_zero<I: Isa>(isa: I) {
                 panels,
                 first_row: 0,
                 bias: true,
-                accumulate,
+                held: if accumulate { Held::Kept } else { Held::Forgotten },
                 squares: true,
             });
             let expected = if accumulate { 3.0 } else { 0.0 };
@@ -151,7 +168,7 @@ pub fn squares_of_long_gradients_keep_their_digits<I: Isa>(isa: I) {
         panels,
         first_row: 0,
         bias: true,
-        accumulate: false,
+        held: Held::Forgotten,
         squares: true,
     });
     let expected: f64 = gradient.iter().map(|number| f64::from(*number).powi(2)).sum();
@@ -174,7 +191,7 @@ pub fn sums_over_many_positions_keep_their_digits<I: Isa>(isa: I) {
             panels,
             first_row: 0,
             bias: false,
-            accumulate: false,
+            held: Held::Forgotten,
             squares: false,
         });
         // One after the other, they would be off by 1e-3.
