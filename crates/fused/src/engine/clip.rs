@@ -2,7 +2,7 @@
 
 use super::pass::Context;
 use super::worker::Worker;
-use crate::kernels::{GhostNorm, RankOneNorms, ScaleExamples, ScaledAdd, WeightGradient, squared_norm_in_f64};
+use crate::kernels::{GhostNorm, RankOneNorms, ScaleExamples, ScaledAdd, SquaredNorms, WeightGradient, squared_norm_in_f64};
 use crate::layout::Position;
 use crate::plan::{Affine, Lstm, Method, Operation};
 use crate::simd::Isa;
@@ -34,15 +34,22 @@ fn block_norms<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
         let Operation::Affine(affine) = operation else { continue };
         let (input, gradient) = (context.plan.edges[i].value, context.plan.edges[i + 1].gradient);
         match affine.method {
-            Method::RankOne => context.isa.dispatch(RankOneNorms {
-                inputs: &worker.values[i],
-                input_pitch: input.example,
-                input_len: affine.input.len(),
-                gradients: &worker.gradients[i + 1][gradient.at(0, 0)..],
-                gradient_pitch: gradient.example,
-                gradient_len: affine.output.len(),
-                norms: &mut worker.norms[..examples],
-            }),
+            Method::RankOne => {
+                context.isa.dispatch(SquaredNorms {
+                    values: &worker.values[i],
+                    pitch: input.example,
+                    len: affine.input.len(),
+                    norms: &mut worker.input_squares[..examples],
+                });
+                context.isa.dispatch(RankOneNorms {
+                    input_squares: &worker.input_squares[..examples],
+                    bias: 1.0,
+                    gradients: &worker.gradients[i + 1][gradient.at(0, 0)..],
+                    gradient_pitch: gradient.example,
+                    gradient_len: affine.output.len(),
+                    norms: &mut worker.norms[..examples],
+                });
+            }
             Method::Ghost => {
                 for example in 0..examples {
                     worker.norms[example] += context.isa.dispatch(GhostNorm {
@@ -57,6 +64,19 @@ fn block_norms<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
             Method::Kept => {}
         }
     }
+}
+
+/// Whether a squared norm was taken with too few digits, if any.
+pub fn needs_care(norm: f64) -> bool {
+    !norm.is_finite() || norm < TINY
+}
+
+/// The clip factor of a gradient with this squared norm; NaN if it is left out.
+pub fn factor(norm: f64, clip_norm: f64) -> f32 {
+    let factor = if norm.sqrt() > clip_norm { clip_norm / norm.sqrt() } else { 1.0 };
+    // An infinite norm has a factor of 0. One that an f32 can't hold to all digits belongs to a gradient that it can hardly
+    // hold either: it is left out in the same way, which adds no more than clipping would.
+    if norm.is_nan() || factor < f64::from(f32::MIN_POSITIVE) { f32::NAN } else { factor as f32 }
 }
 
 fn positions_of(affine: &Affine, example: usize) -> &[Position] {
@@ -98,20 +118,14 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
             _ => {}
         }
     }
-    if !norm.is_finite() || norm < TINY {
+    if needs_care(norm) {
         norm = careful_norm(context, worker, example, &kept);
     }
-    let factor = if norm.sqrt() > clip_norm { clip_norm / norm.sqrt() } else { 1.0 };
-    // An infinite norm has a factor of 0. One that an f32 can't hold to all digits belongs to a gradient that it can hardly
-    // hold either: it is left out in the same way, which adds no more than clipping would.
-    worker.factors[example] = if norm.is_nan() || factor < f64::from(f32::MIN_POSITIVE) {
+    let factor = factor(norm, clip_norm);
+    worker.factors[example] = factor;
+    if factor.is_nan() {
         worker.non_finite += 1;
-        f32::NAN
     } else {
-        factor as f32
-    };
-    let factor = worker.factors[example];
-    if !factor.is_nan() {
         let mut start = 0;
         for (i, operation) in plan.operations.iter().enumerate() {
             if operation.method() == Some(Method::Kept) {

@@ -5,12 +5,19 @@ use dpsgd_core::Loss;
 use super::data::Data;
 use crate::kernels::CrossEntropyGradient;
 use crate::layout::Frame;
-use crate::plan::Plan;
+use crate::plan::{Edge, Plan};
 use crate::simd::Isa;
 
-/// Writes the gradient of each example's loss where the last edge wants it.
-pub fn gradient<I: Isa>(isa: I, plan: &Plan, data: &Data, examples: &[u32], values: &[f32], gradients: &mut [f32]) {
-    let edge = plan.edges.last().expect("there is an output");
+/// Writes the gradient of each example's loss where `edge`, the last one, wants it.
+pub fn gradient<I: Isa>(
+    isa: I,
+    plan: &Plan,
+    edge: &Edge,
+    data: &Data,
+    examples: &[u32],
+    values: &[f32],
+    gradients: &mut [f32],
+) {
     if plan.loss == Loss::CrossEntropy && edge.value.grid.pixels() == 1 && !edge.relu {
         for (slot, example) in examples.iter().enumerate() {
             isa.dispatch(CrossEntropyGradient {

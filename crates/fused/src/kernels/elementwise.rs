@@ -119,14 +119,35 @@ pub fn squared_norm_in_f64(values: &[f32]) -> f64 {
     sum
 }
 
-/// Adds each example's squared norm of a rank-one gradient, (|a|^2 + 1) |g|^2, the 1 for the bias.
-pub struct RankOneNorms<'a> {
-    /// a: one vector per example.
-    pub inputs: &'a [f32],
+/// Each example's squared norm.
+pub struct SquaredNorms<'a> {
+    /// One vector per example.
+    pub values: &'a [f32],
     /// Numbers from one example to the next.
-    pub input_pitch: usize,
-    /// Length of a.
-    pub input_len: usize,
+    pub pitch: usize,
+    /// Length of a vector.
+    pub len: usize,
+    /// One per example.
+    pub norms: &'a mut [f64],
+}
+
+impl Kernel for SquaredNorms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (example, norm) in self.norms.iter_mut().enumerate() {
+            *norm = SquaredNorm(&self.values[example * self.pitch..][..self.len]).run(isa);
+        }
+    }
+}
+
+/// Adds each example's squared norm of a rank-one gradient, (|a|^2 + bias) |g|^2.
+pub struct RankOneNorms<'a> {
+    /// |a|^2 of each example.
+    pub input_squares: &'a [f64],
+    /// 1 if the gradient of the biases, g itself, counts; else 0.
+    pub bias: f64,
     /// g: one vector per example.
     pub gradients: &'a [f32],
     /// Numbers from one example to the next.
@@ -142,16 +163,15 @@ impl Kernel for RankOneNorms<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for (example, norm) in self.norms.iter_mut().enumerate() {
-            let input = &self.inputs[example * self.input_pitch..][..self.input_len];
+        assert_eq!(self.input_squares.len(), self.norms.len());
+        for (example, (norm, input_square)) in self.norms.iter_mut().zip(self.input_squares).enumerate() {
             let gradient = &self.gradients[example * self.gradient_pitch..][..self.gradient_len];
             let mut square = SquaredNorm(gradient).run(isa);
-            let input_square = SquaredNorm(input).run(isa);
-            if square < VANISHING && input_square > 1.0 {
+            if square < VANISHING && *input_square > 1.0 {
                 // Small squares were lost in f32, and the inputs may be large.
                 square = squared_norm_in_f64(gradient);
             }
-            *norm += (input_square + 1.0) * square;
+            *norm += (*input_square + self.bias) * square;
         }
     }
 }

@@ -13,7 +13,8 @@ mod update;
 mod weight_gradient;
 
 pub use elementwise::{
-    CrossEntropyGradient, Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm, squared_norm_in_f64,
+    CrossEntropyGradient, Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm, SquaredNorms,
+    squared_norm_in_f64,
 };
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};
