@@ -18,8 +18,8 @@ use super::data::Data;
 use super::transpose::Runs;
 use super::{Part, clip, loss};
 use crate::kernels::{
-    Finish, Noise, Product, RankOneNorms, ScaleExamples, ScaledAdd, SquaredNorm, SquaredNorms, Start, Update,
-    WeightGradient, squared_norm_in_f64,
+    ClipFactors, Finish, Noise, Places, Product, RankOneNorms, ScaledAdd, SquaredNorms, Start, Update, WeightGradient,
+    squared_norm_in_f64,
 };
 use crate::layout::{Frame, Grid, Margins, PANEL, Panels, Position, Row, Rows, SLACK, Segment, offset};
 use crate::meeting::{Attendance, Meeting};
@@ -95,10 +95,7 @@ struct SharedBoard<'a> {
 impl ByOutputs {
     /// Memory for `threads` threads, if the plan is one of two linear layers whose inputs can be read in place.
     pub fn new(plan: &Plan, data: &Data, threads: usize) -> Option<Self> {
-        let pair = plan.pair()?;
-        if plan.most_by_outputs(threads) == 0 || u32::try_from(data.numbers().len()).is_err() {
-            return None;
-        }
+        let pair = plan.pair().filter(|_| threads > 1 && u32::try_from(data.numbers().len()).is_ok())?;
         let (round, outputs) = (pair.round(), pair.second.panels.outputs);
         let logits_pitch = (round * outputs).next_multiple_of(PANEL) + SLACK;
         let norms_pitch = round.next_multiple_of(PANEL) + SLACK;
@@ -169,7 +166,10 @@ struct Owner {
     logit_gradients: Buffer,
     /// Squared norms of its outputs.
     hidden_squares: Vec<f64>,
+    norms: Vec<f64>,
     factors: Vec<f32>,
+    /// Those of the finite examples.
+    finite_factors: Vec<f32>,
     non_finite: u64,
 }
 
@@ -190,10 +190,8 @@ impl Owner {
         let mut active = vec![false; threads];
         active[thread] = true;
         let (round, pitch) = (pair.round(), plan.edges[1].value.example);
-        let packed = Frame {
-            example: second.outputs,
-            ..Frame::new(Grid { h: 1, w: 1, c: second.outputs }, Margins::default())
-        };
+        let packed =
+            Frame { example: second.outputs, ..Frame::new(Grid { h: 1, w: 1, c: second.outputs }, Margins::default()) };
         let row = |example: usize, input: usize, output: usize| Row {
             input: offset(example * input),
             output: offset(example * output),
@@ -222,7 +220,9 @@ impl Owner {
             logits: Buffer::zeros(round * second.outputs + SLACK),
             logit_gradients: Buffer::zeros(round * second.outputs + SLACK),
             hidden_squares: vec![0.0; round],
+            norms: Vec::with_capacity(round),
             factors: vec![0.0; round],
+            finite_factors: Vec::with_capacity(round),
             non_finite: 0,
         }
     }
@@ -299,12 +299,14 @@ impl Owner {
             outputs: unsafe { logits.part(self.own(board.logits_pitch, board.logits_pitch)) },
         });
         if job.clip_norm.is_some() {
-            let share = count * self.thread / self.threads..count * (self.thread + 1) / self.threads;
-            // SAFETY: each thread has a share of its own, which the others read when all have met.
-            let squares = unsafe { board.input_squares.part(share.clone()) };
-            for (example, square) in self.examples[share].iter().zip(squares) {
-                *square = isa.dispatch(SquaredNorm(&data.numbers()[place(*example) as usize..][..input_len]));
-            }
+            let share = pair.squares(count, self.thread, self.threads);
+            isa.dispatch(SquaredNorms {
+                values: data.numbers(),
+                places: Places::Inputs(&self.rows[0].first(count).rows()[share.clone()]),
+                len: input_len,
+                // SAFETY: each thread has a share of its own, which the others read when all have met.
+                norms: unsafe { board.input_squares.part(share) },
+            });
         }
     }
 
@@ -360,7 +362,7 @@ impl Owner {
         });
         isa.dispatch(SquaredNorms {
             values: &self.hidden,
-            pitch: self.pitch,
+            places: Places::Pitch(self.pitch),
             len: self.outputs.len(),
             norms: &mut self.hidden_squares[..count],
         });
@@ -376,31 +378,33 @@ impl Owner {
 
     /// The clip factors, from all threads' shares in the norms.
     fn clip<I: Isa>(&mut self, job: &Job<'_, I>, board: SharedBoard<'_>, others: &Attendance<'_>, clip_norm: f64) {
-        let (count, threads, pitch) = (self.examples.len(), self.threads, board.norms_pitch);
-        let total = |shares: Shared<'_, f64>, example: usize| {
-            // SAFETY: all threads have written their shares, and met; they write the next when they have met again.
-            let share = |thread: usize| unsafe { shares.read(thread * pitch + example..thread * pitch + example + 1)[0] };
-            (0..threads).map(share).sum::<f64>()
-        };
+        let (count, pitch) = (self.examples.len(), board.norms_pitch);
         // All threads find the same.
-        let needs_care = |example: usize| clip::needs_care(total(board.norms, example));
-        let any_needs_care = (0..count).any(needs_care);
-        if any_needs_care {
-            // SAFETY: each thread writes a row of its own, which the others read when all have met.
-            let careful = unsafe { board.careful_norms.part(self.own(pitch, count)) };
-            for example in (0..count).filter(|example| needs_care(*example)) {
-                careful[example] = self.careful_norm(job, example);
+        let mut norms = std::mem::take(&mut self.norms);
+        norms.clear();
+        norms.resize(count, 0.0);
+        for thread in 0..self.threads {
+            // SAFETY: all threads have written their shares, and met; they write the next when they have met again.
+            let shares = unsafe { board.norms.read(thread * pitch..thread * pitch + count) };
+            norms.iter_mut().zip(shares).for_each(|(norm, share)| *norm += share);
+        }
+        if norms.iter().any(|norm| clip::needs_care(*norm)) {
+            for example in (0..count).filter(|example| clip::needs_care(norms[*example])) {
+                let place = self.thread * pitch + example;
+                // SAFETY: each thread writes a row of its own, which the others read when all have met.
+                unsafe { board.careful_norms.write(place, self.careful_norm(job, example)) };
             }
             others.meet();
-        }
-        for example in 0..count {
-            let mut norm = total(board.norms, example);
-            if any_needs_care && clip::needs_care(norm) {
-                norm = total(board.careful_norms, example);
+            for (example, norm) in norms.iter_mut().enumerate().filter(|(_, norm)| clip::needs_care(**norm)) {
+                let places = (0..self.threads).map(|thread| thread * pitch + example);
+                // SAFETY: as above.
+                *norm = places.map(|place| unsafe { board.careful_norms.read(place..place + 1)[0] }).sum();
             }
-            self.factors[example] = clip::factor(norm, clip_norm);
-            self.non_finite += u64::from(self.factors[example].is_nan());
         }
+        let factors = &mut self.factors[..count];
+        job.isa.dispatch(ClipFactors { norms: &norms, clip_norm, factors });
+        self.non_finite += factors.iter().filter(|factor| factor.is_nan()).count() as u64;
+        self.norms = norms;
     }
 
     /// This thread's share in an example's squared norm in f64, number by number.
@@ -422,25 +426,23 @@ impl Owner {
         // SAFETY: each thread adds to its own sum.
         let sum = unsafe { sums.part(self.own(job.pitch, job.plan.parameters)) };
         let factors = &self.factors[..count];
-        if job.clip_norm.is_some() {
-            let (pitch, len) = (self.pitch, self.outputs.len());
-            isa.dispatch(ScaleExamples { values: &mut self.hidden_gradients, pitch, len, factors });
-            let (pitch, len) = (outputs, outputs);
-            isa.dispatch(ScaleExamples { values: &mut self.logit_gradients, pitch, len, factors });
-        }
         let [of_first, of_second] = &mut self.positions;
         of_first.clear();
         of_second.clear();
+        self.finite_factors.clear();
         for (slot, example) in self.examples.iter().enumerate().filter(|(slot, _)| !factors[*slot].is_nan()) {
             let input = offset(*example as usize * pair.first.input.len());
             of_first.push(Position { input, gradient: offset(slot * self.pitch) });
             of_second.push(Position { input: offset(slot * self.pitch), gradient: offset(slot * outputs) });
+            self.finite_factors.push(factors[slot]);
         }
+        let factors = if job.clip_norm.is_some() { &self.finite_factors[..] } else { &[] };
         let from = pair.first.parameters.start + self.start;
         isa.dispatch(WeightGradient {
             inputs: data.numbers(),
             output_gradients: &self.hidden_gradients,
             positions: of_first,
+            factors,
             columns: &pair.first.columns,
             gradient: &mut sum[from..from + self.panels.len()],
             panels: self.panels,
@@ -453,6 +455,7 @@ impl Owner {
             inputs: &self.hidden,
             output_gradients: &self.logit_gradients,
             positions: of_second,
+            factors,
             columns: &pair.second.columns[..self.outputs.len()],
             gradient: &mut sum[pair.second.parameters.clone()],
             panels: pair.second.panels,

@@ -2,7 +2,10 @@
 
 use super::pass::Context;
 use super::worker::Worker;
-use crate::kernels::{GhostNorm, RankOneNorms, ScaleExamples, ScaledAdd, SquaredNorms, WeightGradient, squared_norm_in_f64};
+use crate::kernels::{
+    ClipFactors, GhostNorm, Places, RankOneNorms, ScaleExamples, ScaledAdd, SquaredNorms, WeightGradient,
+    squared_norm_in_f64,
+};
 use crate::layout::Position;
 use crate::plan::{Affine, Lstm, Method, Operation};
 use crate::simd::Isa;
@@ -37,7 +40,7 @@ fn block_norms<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
             Method::RankOne => {
                 context.isa.dispatch(SquaredNorms {
                     values: &worker.values[i],
-                    pitch: input.example,
+                    places: Places::Pitch(input.example),
                     len: affine.input.len(),
                     norms: &mut worker.input_squares[..examples],
                 });
@@ -71,14 +74,6 @@ pub fn needs_care(norm: f64) -> bool {
     !norm.is_finite() || norm < TINY
 }
 
-/// The clip factor of a gradient with this squared norm; NaN if it is left out.
-pub fn factor(norm: f64, clip_norm: f64) -> f32 {
-    let factor = if norm.sqrt() > clip_norm { clip_norm / norm.sqrt() } else { 1.0 };
-    // An infinite norm has a factor of 0. One that an f32 can't hold to all digits belongs to a gradient that it can hardly
-    // hold either: it is left out in the same way, which adds no more than clipping would.
-    if norm.is_nan() || factor < f64::from(f32::MIN_POSITIVE) { f32::NAN } else { factor as f32 }
-}
-
 fn positions_of(affine: &Affine, example: usize) -> &[Position] {
     let count = affine.positions_per_example();
     &affine.positions[example * count..(example + 1) * count]
@@ -95,7 +90,7 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
             Operation::Affine(affine) if affine.method == Method::Kept => {
                 let (own, others) = rest.split_at_mut(affine.panels.len());
                 let positions = positions_of(affine, example);
-                norm += affine_gradient(context, worker, i, affine, positions, own, false, true);
+                norm += affine_gradient(context, worker, i, affine, positions, &[], own, false, true);
                 rest = others;
             }
             Operation::Lstm(lstm) => {
@@ -121,8 +116,8 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
     if needs_care(norm) {
         norm = careful_norm(context, worker, example, &kept);
     }
-    let factor = factor(norm, clip_norm);
-    worker.factors[example] = factor;
+    isa.dispatch(ClipFactors { norms: &[norm], clip_norm, factors: &mut worker.factors[example..example + 1] });
+    let factor = worker.factors[example];
     if factor.is_nan() {
         worker.non_finite += 1;
     } else {
@@ -159,6 +154,7 @@ fn affine_gradient<I: Isa>(
     i: usize,
     affine: &Affine,
     positions: &[Position],
+    factors: &[f32],
     to: &mut [f32],
     accumulate: bool,
     squares: bool,
@@ -167,6 +163,7 @@ fn affine_gradient<I: Isa>(
         inputs: &worker.values[i],
         output_gradients: &worker.gradients[i + 1],
         positions,
+        factors,
         columns: &affine.columns,
         gradient: to,
         panels: affine.panels,
@@ -195,6 +192,7 @@ fn lstm_gradient<I: Isa>(
         inputs: &worker.values[i],
         output_gradients: &state.gates,
         positions: &lstm.input_positions[steps(lstm.time)],
+        factors: &[],
         columns: &lstm.columns[..lstm.inputs],
         gradient: to,
         panels: lstm.panels,
@@ -207,6 +205,7 @@ fn lstm_gradient<I: Isa>(
         inputs: &worker.values[i + 1],
         output_gradients: &state.gates,
         positions: &lstm.hidden_positions[steps(lstm.time - 1)],
+        factors: &[],
         columns: &lstm.columns[..lstm.hidden],
         gradient: to,
         panels: lstm.panels,
@@ -251,7 +250,9 @@ fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: us
         match operation {
             Operation::Affine(affine) if !(private && affine.method == Method::Kept) => {
                 let frame = context.plan.edges[i + 1].gradient;
-                if private {
+                // With one position per example they are scaled on their way.
+                let scaled_later = all_finite && affine.method == Method::RankOne;
+                if private && !scaled_later {
                     context.isa.dispatch(ScaleExamples {
                         values: &mut worker.gradients[i + 1],
                         pitch: frame.example,
@@ -263,14 +264,15 @@ fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: us
                 let count = affine.positions_per_example();
                 if all_finite {
                     let positions = &affine.positions[..examples * count];
-                    affine_gradient(context, worker, i, affine, positions, to, accumulate, false);
+                    let factors = if private && scaled_later { &worker.factors[..examples] } else { &[] };
+                    affine_gradient(context, worker, i, affine, positions, factors, to, accumulate, false);
                 } else {
                     let mut positions = std::mem::take(&mut worker.positions);
                     positions.clear();
                     for example in (0..examples).filter(|example| !worker.factors[*example].is_nan()) {
                         positions.extend_from_slice(positions_of(affine, example));
                     }
-                    affine_gradient(context, worker, i, affine, &positions, to, accumulate, false);
+                    affine_gradient(context, worker, i, affine, &positions, &[], to, accumulate, false);
                     worker.positions = positions;
                 }
             }

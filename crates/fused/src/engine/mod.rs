@@ -163,7 +163,8 @@ impl<I: Isa> Engine<I> {
         rate: f32,
         noise: Option<f32>,
     ) -> bool {
-        let Engine { isa, plan, data, theta, transposed, runs, sums, pitch, by_outputs, key, steps, threads, .. } = self;
+        let Engine { isa, plan, data, theta, transposed, runs, sums, pitch, by_outputs, key, steps, threads, .. } =
+            self;
         let Some(by_outputs) = by_outputs.as_mut().filter(|_| examples <= plan.most_by_outputs(threads.count())) else {
             return false;
         };

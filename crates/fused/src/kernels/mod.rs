@@ -3,19 +3,20 @@
 //! Every kernel checks the bounds of all that it touches once, at its beginning, and then works on pointers.
 
 mod elementwise;
+mod few_outputs;
 mod ghost;
 mod lstm;
 pub mod math;
 mod pooling;
 mod product;
-mod single_output;
 mod update;
 mod weight_gradient;
 
 pub use elementwise::{
-    CrossEntropyGradient, Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm, SquaredNorms,
-    squared_norm_in_f64,
+    ClipFactors, CrossEntropyGradient, Mask, Places, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm,
+    SquaredNorms, squared_norm_in_f64,
 };
+pub use few_outputs::FEW;
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};
 pub use pooling::{Pool, PoolGradient, Pooling, Run, Window, covering, runs};

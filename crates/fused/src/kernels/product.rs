@@ -8,7 +8,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
 
-use super::{Groups, single_output};
+use super::{Groups, few_outputs};
 use crate::layout::{PANEL, Panels, Row, RowsRef, Segment};
 use crate::simd::{Isa, Kernel};
 
@@ -78,10 +78,6 @@ impl Kernel for Product<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         self.check();
-        if self.panels.outputs == 1 {
-            // SAFETY: `check` has passed.
-            return unsafe { single_output::product(isa, &mut self) };
-        }
         let full = self.panels.outputs / PANEL;
         let vectors_of_panel = PANEL / I::LANES;
         let groups = Groups::new(full, I::VECTORS / vectors_of_panel);
@@ -102,7 +98,18 @@ impl Kernel for Product<'_> {
             group += 1;
         }
         let rest = self.panels.outputs - full * PANEL;
-        if rest > 0 {
+        if few_outputs::suits_product::<I>(rest, self.panels.outputs, self.segments) {
+            // SAFETY: `check` has passed.
+            unsafe {
+                match rest {
+                    1 => few_outputs::product::<I, 1>(isa, &mut self),
+                    2 => few_outputs::product::<I, 2>(isa, &mut self),
+                    3 => few_outputs::product::<I, 3>(isa, &mut self),
+                    few_outputs::FEW => few_outputs::product::<I, { few_outputs::FEW }>(isa, &mut self),
+                    _ => unreachable!("few outputs"),
+                }
+            }
+        } else if rest > 0 {
             // SAFETY: `check` has passed.
             unsafe {
                 if rest > I::LANES {

@@ -11,8 +11,9 @@
 
 use std::ops::Range;
 
-use super::{Affine, Method, Operation, Plan};
-use crate::layout::{PANEL, Panels};
+use super::{Affine, Edge, Method, Operation, Plan};
+use crate::kernels::FEW;
+use crate::layout::{PANEL, Panels, Position, Row};
 
 /// Multiplications of two vectors that a processor can do in the time a cache line takes from another's cache, with as
 /// many under way as there can be: 10 ns.
@@ -60,10 +61,36 @@ impl Pair<'_> {
         start(thread)..start(thread + 1)
     }
 
+    /// Of `examples` examples, those whose inputs a thread squares for all: threads that own fewer panels than others have
+    /// the time for it.
+    pub fn squares(&self, examples: usize, thread: usize, threads: usize) -> Range<usize> {
+        // A few outputs take little time.
+        let panels = |thread: usize| {
+            let outputs = self.share(thread, threads).len();
+            outputs / PANEL + usize::from(outputs % PANEL > FEW)
+        };
+        let most = (0..threads).map(panels).max().unwrap_or(0);
+        let idle: usize = (0..threads).map(|thread| most - panels(thread)).sum();
+        let before = |thread: usize| match idle {
+            0 => examples * thread / threads,
+            _ => examples * (0..thread).map(|thread| most - panels(thread)).sum::<usize>() / idle,
+        };
+        before(thread)..before(thread + 1)
+    }
+
     /// Examples between two meetings.
     pub fn round(&self) -> usize {
         let bytes = 2 * self.first.output.len().next_multiple_of(PANEL) * size_of::<f32>();
         (BYTES / bytes).clamp(FEWEST_EXAMPLES, MOST_EXAMPLES)
+    }
+
+    /// Bytes that a thread takes for it: its outputs, the second layer's, their gradients, and what is known of each example.
+    pub fn bytes(&self, hidden: &Edge) -> usize {
+        let outputs = self.second.panels.outputs;
+        let numbers = hidden.value.example + hidden.gradient.example + 4 * outputs;
+        // Three rows, two positions, the example and two factors, and four numbers of its norm.
+        let rest = 3 * size_of::<Row>() + 2 * size_of::<Position>() + 3 * size_of::<u32>() + 4 * size_of::<f64>();
+        self.round() * (numbers * size_of::<f32>() + rest)
     }
 
     /// See [`Plan::most_by_outputs`]: as long as what passes between caches takes longer than what divides unevenly.
