@@ -299,7 +299,7 @@ impl Owner {
             outputs: unsafe { logits.part(self.own(board.logits_pitch, board.logits_pitch)) },
         });
         if job.clip_norm.is_some() {
-            let share = pair.squares(count, self.thread, self.threads);
+            let share = count * self.thread / self.threads..count * (self.thread + 1) / self.threads;
             isa.dispatch(SquaredNorms {
                 values: data.numbers(),
                 places: Places::Inputs(&self.rows[0].first(count).rows()[share.clone()]),

@@ -16,7 +16,6 @@ pub use elementwise::{
     ClipFactors, CrossEntropyGradient, Mask, Places, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm,
     SquaredNorms, squared_norm_in_f64,
 };
-pub use few_outputs::FEW;
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};
 pub use pooling::{Pool, PoolGradient, Pooling, Run, Window, covering, runs};

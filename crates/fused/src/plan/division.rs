@@ -12,7 +12,6 @@
 use std::ops::Range;
 
 use super::{Affine, Edge, Method, Operation, Plan};
-use crate::kernels::FEW;
 use crate::layout::{PANEL, Panels, Position, Row};
 
 /// Multiplications of two vectors that a processor can do in the time a cache line takes from another's cache, with as
@@ -21,7 +20,7 @@ const LINE: usize = 50;
 /// The same for a meeting of all threads.
 const MEETING: usize = 1500;
 /// And for what every thread does with every example: the gradient of the loss and the clip factor.
-const REPEATED: usize = 60;
+const REPEATED: usize = 120;
 /// Most examples between two meetings.
 const MOST_EXAMPLES: usize = 256;
 /// Fewest.
@@ -59,23 +58,6 @@ impl Pair<'_> {
         let panels = outputs.div_ceil(PANEL);
         let start = |thread: usize| (panels * thread / threads * PANEL).min(outputs);
         start(thread)..start(thread + 1)
-    }
-
-    /// Of `examples` examples, those whose inputs a thread squares for all: threads that own fewer panels than others have
-    /// the time for it.
-    pub fn squares(&self, examples: usize, thread: usize, threads: usize) -> Range<usize> {
-        // A few outputs take little time.
-        let panels = |thread: usize| {
-            let outputs = self.share(thread, threads).len();
-            outputs / PANEL + usize::from(outputs % PANEL > FEW)
-        };
-        let most = (0..threads).map(panels).max().unwrap_or(0);
-        let idle: usize = (0..threads).map(|thread| most - panels(thread)).sum();
-        let before = |thread: usize| match idle {
-            0 => examples * thread / threads,
-            _ => examples * (0..thread).map(|thread| most - panels(thread)).sum::<usize>() / idle,
-        };
-        before(thread)..before(thread + 1)
     }
 
     /// Examples between two meetings.
