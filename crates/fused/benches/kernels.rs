@@ -157,6 +157,7 @@ fn weight_gradient<'a>(
         inputs,
         output_gradients,
         positions,
+        factors: &[],
         columns,
         gradient,
         panels,

@@ -30,6 +30,11 @@ impl Panels {
         self.len() == 0
     }
 
+    /// Numbers up to the end of the last row's vector, which in a narrow last panel lies up to [`SLACK`] behind its end.
+    pub fn reach(&self) -> usize {
+        self.len() + self.outputs.next_multiple_of(PANEL) - self.outputs
+    }
+
     /// Where panel `panel` begins.
     #[inline(always)]
     pub fn start(&self, panel: usize) -> usize {
@@ -69,17 +74,30 @@ pub struct Rows {
 
 impl FromIterator<Row> for Rows {
     fn from_iter<T: IntoIterator<Item = Row>>(rows: T) -> Self {
-        let rows: Vec<Row> = rows.into_iter().collect();
-        let last = Row {
-            input: rows.iter().map(|row| row.input).max().unwrap_or(0),
-            output: rows.iter().map(|row| row.output).max().unwrap_or(0),
-            mask: rows.iter().map(|row| row.mask).max().unwrap_or(0),
-        };
-        Rows { rows, last }
+        let mut all = Rows::default();
+        all.refill(rows.into_iter());
+        all
     }
 }
 
 impl Rows {
+    /// No rows yet, and memory for `count`.
+    pub fn with_capacity(count: usize) -> Self {
+        Rows { rows: Vec::with_capacity(count), last: Row::default() }
+    }
+
+    /// Takes other rows.
+    pub fn refill(&mut self, rows: impl Iterator<Item = Row>) {
+        self.rows.clear();
+        self.last = Row::default();
+        for row in rows {
+            self.last.input = self.last.input.max(row.input);
+            self.last.output = self.last.output.max(row.output);
+            self.last.mask = self.last.mask.max(row.mask);
+            self.rows.push(row);
+        }
+    }
+
     /// The first `count` rows.
     #[inline(always)]
     pub fn first(&self, count: usize) -> RowsRef<'_> {

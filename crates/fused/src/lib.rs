@@ -55,6 +55,7 @@ pub mod cuda;
 mod engine;
 pub mod kernels;
 pub mod layout;
+mod meeting;
 mod memory;
 pub mod noise;
 pub mod plan;

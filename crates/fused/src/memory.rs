@@ -40,21 +40,28 @@ impl DerefMut for Buffer {
 }
 
 /// A slice that several threads write, each its own part.
-#[derive(Clone, Copy)]
-pub struct Shared<'a> {
-    start: *mut f32,
+pub struct Shared<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    of: std::marker::PhantomData<&'a mut [f32]>,
+    of: std::marker::PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access to the numbers is by unsafe methods whose callers keep threads apart.
-unsafe impl Send for Shared<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
 
-impl<'a> Shared<'a> {
+impl<T> Copy for Shared<'_, T> {}
+
+// SAFETY: access to the numbers is by unsafe methods whose callers keep threads apart.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
     /// Takes the slice for as long as it is shared.
-    pub fn new(slice: &'a mut [f32]) -> Self {
+    pub fn new(slice: &'a mut [T]) -> Self {
         Shared { start: slice.as_mut_ptr(), len: slice.len(), of: std::marker::PhantomData }
     }
 
@@ -64,12 +71,37 @@ impl<'a> Shared<'a> {
     ///
     /// Nothing else reads or writes any of it while the part lives.
     #[allow(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
-    pub unsafe fn part(&self, range: std::ops::Range<usize>) -> &mut [f32] {
+    pub unsafe fn part(&self, range: std::ops::Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
         // SAFETY: the part lies in the slice, and the caller keeps it apart from others.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 
+    /// A part to read.
+    ///
+    /// # Safety
+    ///
+    /// Nothing writes any of it while the part lives.
+    pub unsafe fn read(&self, range: std::ops::Range<usize>) -> &[T] {
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
+        // SAFETY: the part lies in the slice, and the caller keeps writers away.
+        unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
+    }
+
+    /// Writes one number.
+    ///
+    /// # Safety
+    ///
+    /// Nothing else reads or writes it at the same time.
+    #[inline(always)]
+    pub unsafe fn write(&self, index: usize, value: T) {
+        assert!(index < self.len, "{index} of {}", self.len);
+        // SAFETY: it lies in the slice, and the caller keeps others away.
+        unsafe { self.start.add(index).write(value) }
+    }
+}
+
+impl Shared<'_> {
     /// Writes numbers `pitch` apart, the first one to `index`.
     ///
     /// # Safety

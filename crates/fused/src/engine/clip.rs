@@ -2,7 +2,10 @@
 
 use super::pass::Context;
 use super::worker::Worker;
-use crate::kernels::{GhostNorm, Held, RankOneNorms, ScaleExamples, ScaledAdd, WeightGradient, squared_norm_in_f64};
+use crate::kernels::{
+    ClipFactors, GhostNorm, Held, Places, RankOneNorms, ScaleExamples, ScaledAdd, SquaredNorms, WeightGradient,
+    squared_norm_in_f64,
+};
 use crate::layout::Position;
 use crate::plan::{Affine, Lstm, Method, Operation};
 use crate::simd::Isa;
@@ -34,15 +37,22 @@ fn block_norms<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
         let Operation::Affine(affine) = operation else { continue };
         let (input, gradient) = (context.plan.edges[i].value, context.plan.edges[i + 1].gradient);
         match affine.method {
-            Method::RankOne => context.isa.dispatch(RankOneNorms {
-                inputs: &worker.values[i],
-                input_pitch: input.example,
-                input_len: affine.input.len(),
-                gradients: &worker.gradients[i + 1][gradient.at(0, 0)..],
-                gradient_pitch: gradient.example,
-                gradient_len: affine.output.len(),
-                norms: &mut worker.norms[..examples],
-            }),
+            Method::RankOne => {
+                context.isa.dispatch(SquaredNorms {
+                    values: &worker.values[i],
+                    places: Places::Pitch(input.example),
+                    len: affine.input.len(),
+                    norms: &mut worker.input_squares[..examples],
+                });
+                context.isa.dispatch(RankOneNorms {
+                    input_squares: &worker.input_squares[..examples],
+                    bias: 1.0,
+                    gradients: &worker.gradients[i + 1][gradient.at(0, 0)..],
+                    gradient_pitch: gradient.example,
+                    gradient_len: affine.output.len(),
+                    norms: &mut worker.norms[..examples],
+                });
+            }
             Method::Ghost => {
                 for example in 0..examples {
                     worker.norms[example] += context.isa.dispatch(GhostNorm {
@@ -57,6 +67,11 @@ fn block_norms<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
             Method::Kept => {}
         }
     }
+}
+
+/// Whether a squared norm was taken with too few digits, if any.
+pub fn needs_care(norm: f64) -> bool {
+    !norm.is_finite() || norm < TINY
 }
 
 fn positions_of(affine: &Affine, example: usize) -> &[Position] {
@@ -78,7 +93,7 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
                 let (own, others) = rest.split_at_mut(affine.panels.len());
                 let positions = positions_of(affine, example);
                 let held = held(waiting, accumulate, &mut sum[affine.parameters.clone()]);
-                norm += affine_gradient(context, worker, i, affine, positions, own, held, true);
+                norm += affine_gradient(context, worker, i, affine, positions, &[], own, held, true);
                 rest = others;
             }
             Operation::Lstm(lstm) => {
@@ -103,20 +118,14 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
         }
     }
     worker.nothing_kept &= waiting.is_none();
-    if !norm.is_finite() || norm < TINY {
+    if needs_care(norm) {
         norm = careful_norm(context, worker, example, &kept);
     }
-    let factor = if norm.sqrt() > clip_norm { clip_norm / norm.sqrt() } else { 1.0 };
-    // An infinite norm has a factor of 0. One that an f32 can't hold to all digits belongs to a gradient that it can hardly
-    // hold either: it is left out in the same way, which adds no more than clipping would.
-    worker.factors[example] = if norm.is_nan() || factor < f64::from(f32::MIN_POSITIVE) {
-        worker.non_finite += 1;
-        f32::NAN
-    } else {
-        factor as f32
-    };
+    isa.dispatch(ClipFactors { norms: &[norm], clip_norm, factors: &mut worker.factors[example..example + 1] });
     let factor = worker.factors[example];
-    if !factor.is_nan() {
+    if factor.is_nan() {
+        worker.non_finite += 1;
+    } else {
         worker.kept_factor = Some(factor);
         for (i, operation) in plan.operations.iter().enumerate() {
             if let Operation::Embedding(embedding) = operation
@@ -171,6 +180,7 @@ fn affine_gradient<I: Isa>(
     i: usize,
     affine: &Affine,
     positions: &[Position],
+    factors: &[f32],
     to: &mut [f32],
     held: Held<'_>,
     squares: bool,
@@ -179,6 +189,7 @@ fn affine_gradient<I: Isa>(
         inputs: &worker.values[i],
         output_gradients: &worker.gradients[i + 1],
         positions,
+        factors,
         columns: &affine.columns,
         gradient: to,
         panels: affine.panels,
@@ -207,6 +218,7 @@ fn lstm_gradient<I: Isa>(
         inputs: &worker.values[i],
         output_gradients: &state.gates,
         positions: &lstm.input_positions[steps(lstm.time)],
+        factors: &[],
         columns: &lstm.columns[..lstm.inputs],
         gradient: to,
         panels: lstm.panels,
@@ -219,6 +231,7 @@ fn lstm_gradient<I: Isa>(
         inputs: &worker.values[i + 1],
         output_gradients: &state.gates,
         positions: &lstm.hidden_positions[steps(lstm.time - 1)],
+        factors: &[],
         columns: &lstm.columns[..lstm.hidden],
         gradient: to,
         panels: lstm.panels,
@@ -264,7 +277,9 @@ fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: us
         match operation {
             Operation::Affine(affine) if !(private && affine.method == Method::Kept) => {
                 let frame = context.plan.edges[i + 1].gradient;
-                if private {
+                // With one position per example they are scaled on their way.
+                let scaled_later = all_finite && affine.method == Method::RankOne;
+                if private && !scaled_later {
                     context.isa.dispatch(ScaleExamples {
                         values: &mut worker.gradients[i + 1],
                         pitch: frame.example,
@@ -276,14 +291,15 @@ fn add_block<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: us
                 let count = affine.positions_per_example();
                 if all_finite {
                     let positions = &affine.positions[..examples * count];
-                    affine_gradient(context, worker, i, affine, positions, to, held(), false);
+                    let factors = if private && scaled_later { &worker.factors[..examples] } else { &[] };
+                    affine_gradient(context, worker, i, affine, positions, factors, to, held(), false);
                 } else {
                     let mut positions = std::mem::take(&mut worker.positions);
                     positions.clear();
                     for example in (0..examples).filter(|example| !worker.factors[*example].is_nan()) {
                         positions.extend_from_slice(positions_of(affine, example));
                     }
-                    affine_gradient(context, worker, i, affine, &positions, to, held(), false);
+                    affine_gradient(context, worker, i, affine, &positions, &[], to, held(), false);
                     worker.positions = positions;
                 }
             }

@@ -43,9 +43,15 @@ impl Data {
         Data { inputs, targets: dataset.targets }
     }
 
+    /// The numbers of all examples, one after another; none where inputs are tokens.
+    pub fn numbers(&self) -> &[f32] {
+        let Stored::Numbers(values) = &self.inputs else { return &[] };
+        values
+    }
+
     /// Copies the images or vectors of these examples into their frames.
     pub fn gather(&self, examples: &[u32], frame: Frame, to: &mut [f32]) {
-        let Stored::Numbers(values) = &self.inputs else { return };
+        let values = self.numbers();
         let (len, row) = (frame.grid.len(), frame.grid.w * frame.grid.c);
         for (slot, example) in examples.iter().enumerate() {
             let image = &values[*example as usize * len..][..len];

@@ -5,21 +5,35 @@ use dpsgd_core::Loss;
 use super::data::Data;
 use crate::kernels::CrossEntropyGradient;
 use crate::layout::Frame;
-use crate::plan::Plan;
+use crate::plan::{Edge, Plan};
 use crate::simd::Isa;
 
-/// Writes the gradient of each example's loss where the last edge wants it.
-pub fn gradient<I: Isa>(isa: I, plan: &Plan, data: &Data, examples: &[u32], values: &[f32], gradients: &mut [f32]) {
-    let edge = plan.edges.last().expect("there is an output");
+/// Examples whose classes are looked up at once.
+const TOGETHER: usize = 64;
+
+/// Writes the gradient of each example's loss where `edge`, the last one, wants it.
+pub fn gradient<I: Isa>(
+    isa: I,
+    plan: &Plan,
+    edge: &Edge,
+    data: &Data,
+    examples: &[u32],
+    values: &[f32],
+    gradients: &mut [f32],
+) {
     if plan.loss == Loss::CrossEntropy && edge.value.grid.pixels() == 1 && !edge.relu {
-        for (slot, example) in examples.iter().enumerate() {
+        for (number, some) in examples.chunks(TOGETHER).enumerate() {
+            let mut classes = [0; TOGETHER];
+            for (class, example) in classes.iter_mut().zip(some) {
+                *class = data.class(*example) as u32;
+            }
             isa.dispatch(CrossEntropyGradient {
-                logits: &values[slot * edge.value.example..],
+                logits: &values[number * TOGETHER * edge.value.example..],
                 pitch: edge.value.example,
-                gradients: &mut gradients[slot * edge.gradient.example..],
+                gradients: &mut gradients[number * TOGETHER * edge.gradient.example..],
                 gradient_pitch: edge.gradient.example,
                 outputs: plan.outputs.len(),
-                classes: &[data.class(*example) as u32],
+                classes: &classes[..some.len()],
             });
         }
         return;

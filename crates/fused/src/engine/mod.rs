@@ -1,6 +1,7 @@
 //! A step, carried out: each thread takes its share of the batch to a sum of clipped gradients, then all threads add up
 //! the sums, draw the noise and update the parameters, each a part of them.
 
+mod by_outputs;
 mod clip;
 mod data;
 mod embedding;
@@ -20,6 +21,7 @@ use crate::noise::{GROUP, Key};
 use crate::plan::{MOST_WAITING, Operation, Plan};
 use crate::simd::Isa;
 use crate::threads::Threads;
+use by_outputs::{ByOutputs, Job};
 use data::Data;
 use transpose::Runs;
 use worker::Worker;
@@ -61,6 +63,8 @@ pub struct Engine<I: Isa> {
     /// The rows of an averaged embedding whose sums each thread makes.
     table_rows: Vec<Range<usize>>,
     workers: Vec<Worker>,
+    /// For batches that are divided by outputs.
+    by_outputs: Option<ByOutputs>,
     /// What each thread updates.
     parts: Vec<Vec<Part>>,
     key: Key,
@@ -94,6 +98,7 @@ impl<I: Isa> Engine<I> {
             active: vec![false; count],
             table_rows: plan.averaged().map_or(Vec::new(), |table| embedding::shares(table, &data, count)),
             workers: (0..count).map(|_| Worker::new(&plan)).collect(),
+            by_outputs: ByOutputs::new(&plan, &data, count),
             data,
             parts: parts(&plan, count),
             key,
@@ -147,6 +152,40 @@ impl<I: Isa> Engine<I> {
         for (thread, active) in active.iter_mut().enumerate() {
             *active = !share(thread).is_empty();
         }
+    }
+
+    /// Both, where threads divide the batch by outputs; says whether they do.
+    fn step_by_outputs(
+        &mut self,
+        batch: &BatchRef<'_>,
+        examples: usize,
+        dp: &DpSgd,
+        rate: f32,
+        noise: Option<f32>,
+    ) -> bool {
+        let Engine { isa, plan, data, theta, transposed, runs, sums, pitch, by_outputs, key, steps, threads, .. } =
+            self;
+        let Some(by_outputs) = by_outputs.as_mut().filter(|_| examples <= plan.most_by_outputs(threads.count())) else {
+            return false;
+        };
+        let job = Job {
+            isa: *isa,
+            plan,
+            data,
+            runs,
+            theta: Shared::new(theta),
+            transposed: Shared::new(transposed),
+            sums: Shared::new(sums),
+            pitch: *pitch,
+            batch,
+            examples,
+            clip_norm: clip_norm(dp),
+            rate,
+            noise: noise.map(|scale| Noise { key, step: *steps, scale }),
+        };
+        *steps += 1;
+        self.non_finite += by_outputs.step(threads, &job);
+        true
     }
 
     /// theta <- theta - rate (sum + noise), and the transposed weights with it.
@@ -209,21 +248,24 @@ fn parts(plan: &Plan, threads: usize) -> Vec<Vec<Part>> {
 impl<I: Isa> Step for Engine<I> {
     fn step(&mut self, batch: &BatchRef<'_>, dp: &DpSgd) {
         let examples = batch.examples();
+        let (rate, noise) = match dp.mode {
+            Mode::Private => {
+                let scale = dp.noise_multiplier * dp.clip_norm;
+                ((dp.learning_rate / dp.expected_batch_size) as f32, (scale > 0.0).then_some(scale as f32))
+            }
+            Mode::NonPrivate if examples > 0 => ((dp.learning_rate / examples as f64) as f32, None),
+            Mode::NonPrivate => return,
+        };
         self.active.fill(false);
         if examples > 0 {
+            if self.step_by_outputs(batch, examples, dp, rate, noise) {
+                return;
+            }
             self.accumulate(batch, examples, dp);
             self.non_finite +=
                 self.workers.iter_mut().map(|worker| std::mem::take(&mut worker.non_finite)).sum::<u64>();
         }
-        match dp.mode {
-            Mode::Private => {
-                let scale = dp.noise_multiplier * dp.clip_norm;
-                let noise = (scale > 0.0).then_some(scale as f32);
-                self.update((dp.learning_rate / dp.expected_batch_size) as f32, noise);
-            }
-            Mode::NonPrivate if examples > 0 => self.update((dp.learning_rate / examples as f64) as f32, None),
-            Mode::NonPrivate => {}
-        }
+        self.update(rate, noise);
     }
 
     fn outputs(&mut self, examples: &[u32]) -> Vec<f32> {

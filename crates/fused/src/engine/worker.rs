@@ -33,6 +33,8 @@ pub struct Worker {
     pub kept_factor: Option<f32>,
     /// Squared norms of the block's examples' gradients.
     pub norms: Vec<f64>,
+    /// Squared norms of their inputs to one operation.
+    pub input_squares: Vec<f64>,
     /// Their clip factors.
     pub factors: Vec<f32>,
     /// The examples of the block.
@@ -123,6 +125,7 @@ impl Worker {
             kept: Buffer::zeros(plan.kept()),
             kept_factor: None,
             norms: vec![0.0; block],
+            input_squares: vec![0.0; block],
             factors: vec![0.0; block],
             block: Vec::with_capacity(block),
             positions: Vec::with_capacity(positions.max().unwrap_or(0)),
@@ -164,7 +167,8 @@ impl Worker {
             pass::forward(context, self, block.len());
             let plan = context.plan;
             let (values, gradients) = (self.values.last().expect("edges"), self.gradients.last_mut().expect("edges"));
-            loss::gradient(context.isa, plan, context.data, &block, values, gradients);
+            let edge = plan.edges.last().expect("there is an output");
+            loss::gradient(context.isa, plan, edge, context.data, &block, values, gradients);
             pass::backward(context, self, block.len());
             clip::add(context, self, &block, sum);
             self.nothing_summed = false;

@@ -1,7 +1,12 @@
 //! Sums, scalings and squares of slices.
 
+#![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
+
+use std::ops::Range;
+
 use super::math::exp;
 use super::{load, store};
+use crate::layout::{PANEL, Row};
 use crate::simd::{Isa, Kernel};
 
 /// `to = by from`, or `to += by from`.
@@ -119,14 +124,97 @@ pub fn squared_norm_in_f64(values: &[f32]) -> f64 {
     sum
 }
 
-/// Adds each example's squared norm of a rank-one gradient, (|a|^2 + 1) |g|^2, the 1 for the bias.
+/// Where the vectors of several examples begin.
+#[derive(Clone, Copy)]
+pub enum Places<'a> {
+    /// That far apart.
+    Pitch(usize),
+    /// At the rows' inputs.
+    Inputs(&'a [Row]),
+}
+
+impl Places<'_> {
+    #[inline(always)]
+    fn of(self, example: usize) -> usize {
+        match self {
+            Places::Pitch(pitch) => example * pitch,
+            Places::Inputs(rows) => rows[example].input as usize,
+        }
+    }
+}
+
+/// Vectors that are squared at once.
+const TOGETHER: usize = 4;
+
+/// The squared norms of the examples' vectors of `len` numbers from `first` on: in f32 within 4,096 numbers, in f64 over
+/// them. With fewer than [`TOGETHER`] examples left, some of the norms are repeated.
+#[inline(always)]
+fn squared_norms<I: Isa>(
+    isa: I,
+    values: &[f32],
+    places: Places<'_>,
+    examples: Range<usize>,
+    len: usize,
+) -> [f64; TOGETHER] {
+    let mut vectors = [values.as_ptr(); TOGETHER];
+    for (v, vector) in vectors.iter_mut().enumerate() {
+        let place = places.of(if v < examples.len() { examples.start + v } else { examples.start });
+        *vector = values[place..place + len].as_ptr();
+    }
+    let mut norms = [0.0; TOGETHER];
+    let mut start = 0;
+    while start < len {
+        let end = len.min(start + 4096);
+        let mut sums = [isa.splat(0.0); TOGETHER];
+        let mut at = start;
+        while at < end {
+            let count = I::LANES.min(end - at);
+            for v in 0..TOGETHER {
+                // SAFETY: `count` numbers from `at` on lie within the vector, which is a part of the values.
+                let value = unsafe { load(isa, vectors[v].add(at), count) };
+                sums[v] = isa.mul_add(value, value, sums[v]);
+            }
+            at += count;
+        }
+        for (norm, sum) in norms.iter_mut().zip(isa.sums(sums)) {
+            *norm += f64::from(sum);
+        }
+        start = end;
+    }
+    norms
+}
+
+/// Each example's squared norm.
+pub struct SquaredNorms<'a> {
+    /// Vectors.
+    pub values: &'a [f32],
+    /// One per example.
+    pub places: Places<'a>,
+    /// Length of a vector.
+    pub len: usize,
+    /// One per example.
+    pub norms: &'a mut [f64],
+}
+
+impl Kernel for SquaredNorms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let examples = self.norms.len();
+        for (group, norms) in self.norms.chunks_mut(TOGETHER).enumerate() {
+            let found = squared_norms(isa, self.values, self.places, group * TOGETHER..examples, self.len);
+            norms.copy_from_slice(&found[..norms.len()]);
+        }
+    }
+}
+
+/// Adds each example's squared norm of a rank-one gradient, (|a|^2 + bias) |g|^2.
 pub struct RankOneNorms<'a> {
-    /// a: one vector per example.
-    pub inputs: &'a [f32],
-    /// Numbers from one example to the next.
-    pub input_pitch: usize,
-    /// Length of a.
-    pub input_len: usize,
+    /// |a|^2 of each example.
+    pub input_squares: &'a [f64],
+    /// 1 if the gradient of the biases, g itself, counts; else 0.
+    pub bias: f64,
     /// g: one vector per example.
     pub gradients: &'a [f32],
     /// Numbers from one example to the next.
@@ -142,16 +230,19 @@ impl Kernel for RankOneNorms<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for (example, norm) in self.norms.iter_mut().enumerate() {
-            let input = &self.inputs[example * self.input_pitch..][..self.input_len];
-            let gradient = &self.gradients[example * self.gradient_pitch..][..self.gradient_len];
-            let mut square = SquaredNorm(gradient).run(isa);
-            let input_square = SquaredNorm(input).run(isa);
-            if square < VANISHING && input_square > 1.0 {
-                // Small squares were lost in f32, and the inputs may be large.
-                square = squared_norm_in_f64(gradient);
+        assert_eq!(self.input_squares.len(), self.norms.len());
+        let (examples, places) = (self.norms.len(), Places::Pitch(self.gradient_pitch));
+        for (group, norms) in self.norms.chunks_mut(TOGETHER).enumerate() {
+            let first = group * TOGETHER;
+            let squares = squared_norms(isa, self.gradients, places, first..examples, self.gradient_len);
+            for (example, (norm, square)) in (first..).zip(norms.iter_mut().zip(squares)) {
+                let (mut square, input_square) = (square, self.input_squares[example]);
+                if square < VANISHING && input_square > 1.0 {
+                    // Small squares were lost in f32, and the inputs may be large.
+                    square = squared_norm_in_f64(&self.gradients[places.of(example)..][..self.gradient_len]);
+                }
+                *norm += (input_square + self.bias) * square;
             }
-            *norm += (input_square + 1.0) * square;
         }
     }
 }
@@ -260,6 +351,9 @@ impl Kernel for CrossEntropyGradient<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        if self.outputs <= FEW {
+            return self.few_outputs(isa);
+        }
         for (example, class) in self.classes.iter().enumerate() {
             let logits = &self.logits[example * self.pitch..][..self.outputs];
             let gradients = &mut self.gradients[example * self.gradient_pitch..][..self.outputs];
@@ -292,6 +386,89 @@ impl Kernel for CrossEntropyGradient<'_> {
                 *gradient *= share;
             }
             gradients[*class as usize] = -total * share;
+        }
+    }
+}
+
+/// Outputs so few that vectors lie along examples.
+const FEW: usize = 4;
+
+impl CrossEntropyGradient<'_> {
+    #[inline(always)]
+    fn few_outputs<I: Isa>(self, isa: I) {
+        let (zero, all) = (isa.splat(0.0), isa.eq(isa.splat(0.0), isa.splat(0.0)));
+        let mut first = 0;
+        while first < self.classes.len() {
+            let count = I::LANES.min(self.classes.len() - first);
+            // By output: what is loaded, then what is stored.
+            let mut numbers = [[0.0f32; PANEL]; FEW];
+            let mut of_class = [0.0f32; PANEL];
+            for example in 0..count {
+                let logits = &self.logits[(first + example) * self.pitch..][..self.outputs];
+                for (numbers, logit) in numbers.iter_mut().zip(logits) {
+                    numbers[example] = *logit;
+                }
+                of_class[example] = self.classes[first + example] as f32;
+            }
+            let mut powers = [zero; FEW];
+            // SAFETY: every array has PANEL numbers, which are one vector or two.
+            unsafe {
+                let mut largest = isa.load(numbers[0].as_ptr());
+                for output in 1..self.outputs {
+                    largest = isa.max(isa.load(numbers[output].as_ptr()), largest);
+                }
+                let class = isa.load(of_class.as_ptr());
+                let (mut others, mut own) = (zero, zero);
+                for output in 0..self.outputs {
+                    let below = isa.sub(isa.load(numbers[output].as_ptr()), largest);
+                    let vanished = isa.gt(isa.splat(-87.3), below);
+                    let power = isa.only(isa.and_not(all, vanished), exp(isa, below));
+                    let is_class = isa.eq(class, isa.splat(output as f32));
+                    others = isa.add(others, isa.only(isa.and_not(all, is_class), power));
+                    own = isa.add(own, isa.only(is_class, power));
+                    powers[output] = power;
+                }
+                let share = isa.div(isa.splat(1.0), isa.add(others, own));
+                let of_class = isa.sub(zero, isa.mul(others, share));
+                for output in 0..self.outputs {
+                    let is_class = isa.eq(class, isa.splat(output as f32));
+                    let gradient = isa.select(is_class, of_class, isa.mul(powers[output], share));
+                    isa.store(numbers[output].as_mut_ptr(), gradient);
+                }
+            }
+            for example in 0..count {
+                let gradients = &mut self.gradients[(first + example) * self.gradient_pitch..][..self.outputs];
+                for (gradient, numbers) in gradients.iter_mut().zip(&numbers) {
+                    *gradient = numbers[example];
+                }
+            }
+            first += count;
+        }
+    }
+}
+
+/// Each gradient's clip factor, min(1, C / norm); NaN for one that is left out.
+pub struct ClipFactors<'a> {
+    /// Squared norms.
+    pub norms: &'a [f64],
+    /// C.
+    pub clip_norm: f64,
+    /// One for each norm.
+    pub factors: &'a mut [f32],
+}
+
+impl Kernel for ClipFactors<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _isa: I) {
+        assert_eq!(self.norms.len(), self.factors.len());
+        for (factor, norm) in self.factors.iter_mut().zip(self.norms) {
+            let root = norm.sqrt();
+            let exact = if root > self.clip_norm { self.clip_norm / root } else { 1.0 };
+            // An infinite norm has a factor of 0. One that an f32 can't hold to all digits belongs to a gradient that it
+            // can hardly hold either: it is left out in the same way, which adds no more than clipping would.
+            *factor = if norm.is_nan() || exact < f64::from(f32::MIN_POSITIVE) { f32::NAN } else { exact as f32 };
         }
     }
 }

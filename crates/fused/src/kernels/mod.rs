@@ -20,17 +20,18 @@ macro_rules! with_rows {
 }
 
 mod elementwise;
+mod few_outputs;
 mod ghost;
 mod lstm;
 pub mod math;
 mod pooling;
 mod product;
-mod single_output;
 mod update;
 mod weight_gradient;
 
 pub use elementwise::{
-    CrossEntropyGradient, Mask, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm, squared_norm_in_f64,
+    ClipFactors, CrossEntropyGradient, Mask, Places, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm,
+    SquaredNorms, squared_norm_in_f64,
 };
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};

@@ -8,8 +8,8 @@
 
 #![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
 
-use super::{Groups, single_output};
-use crate::layout::{PANEL, Panels, Row, RowsRef, SLACK, Segment};
+use super::{Groups, few_outputs};
+use crate::layout::{PANEL, Panels, Row, RowsRef, Segment};
 use crate::simd::{Isa, Kernel};
 
 /// What the outputs begin with.
@@ -42,7 +42,7 @@ pub struct Product<'a> {
     pub rows: RowsRef<'a>,
     /// Which inputs of a row are multiplied, and by which weights.
     pub segments: &'a [Segment],
-    /// The panels, followed by [`SLACK`] readable numbers.
+    /// The panels, and what [`Panels::reach`] beyond them.
     pub weights: &'a [f32],
     /// How they are cut.
     pub panels: Panels,
@@ -65,7 +65,7 @@ impl Product<'_> {
         assert!(last.input as usize + reach.unwrap_or(0) <= self.inputs.len(), "inputs out of bounds");
         assert!(last.output as usize + outputs <= self.outputs.len(), "outputs out of bounds");
         assert!(self.first_row + depth.unwrap_or(0) <= self.panels.depth, "more inputs than weights");
-        assert!(self.panels.len() + SLACK <= self.weights.len(), "weights out of bounds");
+        assert!(self.panels.reach() <= self.weights.len(), "weights out of bounds");
         if let Finish::Mask(mask) = self.finish {
             assert!(last.mask as usize + outputs <= mask.len(), "mask out of bounds");
         }
@@ -78,10 +78,6 @@ impl Kernel for Product<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         self.check();
-        if self.panels.outputs == 1 {
-            // SAFETY: `check` has passed.
-            return unsafe { single_output::product(isa, &mut self) };
-        }
         let full = self.panels.outputs / PANEL;
         let vectors_of_panel = PANEL / I::LANES;
         let groups = Groups::new(full, I::VECTORS / vectors_of_panel);
@@ -102,7 +98,18 @@ impl Kernel for Product<'_> {
             group += 1;
         }
         let rest = self.panels.outputs - full * PANEL;
-        if rest > 0 {
+        if few_outputs::suits_product::<I>(rest, self.panels.outputs, self.segments) {
+            // SAFETY: `check` has passed.
+            unsafe {
+                match rest {
+                    1 => few_outputs::product::<I, 1>(isa, &mut self),
+                    2 => few_outputs::product::<I, 2>(isa, &mut self),
+                    3 => few_outputs::product::<I, 3>(isa, &mut self),
+                    few_outputs::FEW => few_outputs::product::<I, { few_outputs::FEW }>(isa, &mut self),
+                    _ => unreachable!("few outputs"),
+                }
+            }
+        } else if rest > 0 {
             // SAFETY: `check` has passed.
             unsafe {
                 if rest > I::LANES {
@@ -159,7 +166,7 @@ unsafe fn tile<I: Isa, const R: usize, const V: usize>(
     let whole = last == I::LANES;
     let column = panel * PANEL;
     // SAFETY: `check` has passed. Rows lie in the inputs, outputs and mask with their segments and all outputs; whole
-    // vectors of weights reach at most SLACK behind the panels; of the last vector only the outputs there are is
+    // vectors of weights lie within the panels' reach; of the last vector only the outputs there are is
     // stored or read.
     unsafe {
         let mut sums = [[isa.splat(0.0); V]; R];

@@ -8,7 +8,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Groups, load, single_output, store};
+use super::{Groups, few_outputs, load, store};
 use crate::layout::{PANEL, Panels, Position, SLACK};
 use crate::simd::{Isa, Kernel};
 
@@ -88,6 +88,8 @@ pub struct WeightGradient<'a> {
     pub output_gradients: &'a [f32],
     /// Where the map was applied.
     pub positions: &'a [Position],
+    /// What each position's output gradients are multiplied by; none if by nothing.
+    pub factors: &'a [f32],
     /// Where each input of a position lies, counted from its first; ascending.
     pub columns: &'a [u32],
     /// The panels of the gradient.
@@ -120,6 +122,7 @@ impl WeightGradient<'_> {
         if let Held::Moved { sum, .. } = &self.held {
             assert!(self.panels.len() <= sum.len(), "sum");
         }
+        assert!(self.factors.is_empty() || self.factors.len() == self.positions.len(), "factors");
         assert!(self.first_row + self.columns.len() + usize::from(self.bias) <= self.panels.depth, "rows");
         const { assert!(chunk::<I>(I::VECTORS) * I::VECTORS * I::LANES <= PACKED && I::LANES <= SLACK) };
     }
@@ -131,19 +134,31 @@ impl Kernel for WeightGradient<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) -> f64 {
         self.check::<I>();
-        if self.panels.outputs == 1 && single_output::has_long_runs::<I>(self.columns) {
-            // SAFETY: `check` has passed.
-            return unsafe { single_output::weight_gradient(isa, &mut self) };
-        }
-        let most = chunk::<I>(self.panels.outputs.div_ceil(I::LANES).min(I::VECTORS));
         let mut squares = 0.0;
+        let rest = self.panels.outputs % PANEL;
+        let few = few_outputs::suits_gradient::<I>(rest, self.columns);
+        if few {
+            // SAFETY: `check` has passed.
+            squares += unsafe {
+                match rest {
+                    1 => few_outputs::weight_gradient::<I, 1>(isa, &mut self),
+                    2 => few_outputs::weight_gradient::<I, 2>(isa, &mut self),
+                    3 => few_outputs::weight_gradient::<I, 3>(isa, &mut self),
+                    few_outputs::FEW => few_outputs::weight_gradient::<I, { few_outputs::FEW }>(isa, &mut self),
+                    _ => unreachable!("few outputs"),
+                }
+            };
+        }
+        // Panels that are taken along their outputs.
+        let outputs = self.panels.outputs - if few { rest } else { 0 };
+        let most = chunk::<I>(outputs.div_ceil(I::LANES).clamp(1, I::VECTORS));
         let mut done = 0;
         loop {
             let count = most.min(self.positions.len() - done);
             let is_last = done + count == self.positions.len();
             let chunk = Chunk { from: done, count, squares: self.squares && is_last };
             // SAFETY: `check` has passed, and the chunk is of the positions.
-            squares += unsafe { all_panels(isa, &mut self, chunk) };
+            squares += unsafe { panels(isa, &mut self, chunk, outputs) };
             done += count;
             if is_last {
                 return squares;
@@ -161,12 +176,14 @@ struct Chunk {
     squares: bool,
 }
 
+/// The panels of the first `outputs` outputs.
+///
 /// # Safety
 ///
 /// `job.check` has passed and the chunk lies in its positions.
 #[inline(always)]
-unsafe fn all_panels<I: Isa>(isa: I, job: &mut WeightGradient<'_>, chunk: Chunk) -> f64 {
-    let full = job.panels.outputs / PANEL;
+unsafe fn panels<I: Isa>(isa: I, job: &mut WeightGradient<'_>, chunk: Chunk, outputs: usize) -> f64 {
+    let full = outputs / PANEL;
     let vectors_of_panel = PANEL / I::LANES;
     let groups = Groups::new(full, I::VECTORS / vectors_of_panel);
     let (mut panel, mut group, mut squares) = (0, 0, 0.0);
@@ -184,7 +201,7 @@ unsafe fn all_panels<I: Isa>(isa: I, job: &mut WeightGradient<'_>, chunk: Chunk)
         panel += count;
         group += 1;
     }
-    let rest = job.panels.outputs - full * PANEL;
+    let rest = outputs - full * PANEL;
     if rest > 0 {
         // SAFETY: as the caller says.
         squares += unsafe {
@@ -202,7 +219,7 @@ unsafe fn all_panels<I: Isa>(isa: I, job: &mut WeightGradient<'_>, chunk: Chunk)
 ///
 /// # Safety
 ///
-/// As [`all_panels`]; the vectors begin in the panels.
+/// As [`panels`]; the vectors begin in the panels.
 #[inline(always)]
 unsafe fn strip<I: Isa, const V: usize>(
     isa: I,
@@ -222,13 +239,18 @@ unsafe fn strip<I: Isa, const V: usize>(
         let mut biases = [[isa.splat(0.0); V]; 2];
         let mut to = gradients;
         let positions = job.positions.get_unchecked(chunk.from..chunk.from + chunk.count);
-        for pair in positions.chunks(2) {
-            for (position, bias) in pair.iter().zip(&mut biases) {
+        for (number, pair) in positions.chunks(2).enumerate() {
+            for (half, (position, bias)) in pair.iter().zip(&mut biases).enumerate() {
+                let factor = job.factors.get(chunk.from + 2 * number + half);
                 let from = job.output_gradients.as_ptr().add(position.gradient as usize + panel * PANEL);
                 for v in 0..V {
                     let from = from.add(v * I::LANES);
                     let whole = v + 1 < V || last == I::LANES;
                     let gradient = if whole { isa.load(from) } else { isa.load_first(from, last) };
+                    let gradient = match factor {
+                        Some(factor) => isa.mul(gradient, isa.splat(*factor)),
+                        None => gradient,
+                    };
                     isa.store(to, gradient);
                     bias[v] = isa.add(bias[v], gradient);
                     to = to.add(I::LANES);

@@ -10,6 +10,9 @@ use crate::layout::{PANEL, SLACK};
 use crate::noise::GROUP;
 use crate::simd::{Isa, Portable};
 
+/// Numbers of threads for which it is shown how they divide batches.
+const SHOWN_THREADS: [usize; 4] = [2, 4, 8, 16];
+
 /// The register tiles of an instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
@@ -70,12 +73,14 @@ pub struct Scratch {
     pub kept: usize,
     /// The thread's clipped sum, over all parameters.
     pub sum: usize,
+    /// What it takes to divide a batch by outputs; of several threads only.
+    pub by_outputs: usize,
 }
 
 impl Scratch {
     /// All together.
     pub fn total(&self) -> usize {
-        self.values + self.gradients + self.choices + self.lstm + self.rows + self.kept + self.sum
+        self.values + self.gradients + self.choices + self.lstm + self.rows + self.kept + self.sum + self.by_outputs
     }
 }
 
@@ -142,6 +147,7 @@ impl Plan {
             kept: self.kept() * number,
             rows: self.time.unwrap_or(0) * block * size_of::<u32>(),
             sum: (self.parameters.next_multiple_of(GROUP) + SLACK) * number,
+            by_outputs: self.pair().map_or(0, |pair| pair.bytes(&self.edges[1])),
             ..Scratch::default()
         };
         // No gradient is needed before the first operation with parameters.
@@ -201,7 +207,7 @@ impl fmt::Display for PlanText<'_> {
             writeln!(f, "{}", line.trim_end())?;
         }
         writeln!(f)?;
-        let Scratch { values, gradients, choices, lstm, rows, kept, sum } = plan.scratch();
+        let Scratch { values, gradients, choices, lstm, rows, kept, sum, by_outputs } = plan.scratch();
         writeln!(f, "blocks of {} examples per thread; scratch of each thread, in bytes:", plan.block)?;
         let parts = [
             ("values", values),
@@ -211,11 +217,22 @@ impl fmt::Display for PlanText<'_> {
             ("tokens and merged rows", rows),
             ("kept gradients of one example", kept),
             ("clipped sum", sum),
+            ("division by outputs", by_outputs),
         ];
         let parts = parts.iter().filter(|(_, bytes)| *bytes > 0);
         let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {}", grouped(*bytes))).collect();
         writeln!(f, "  {} = {}", parts.join(" + "), grouped(plan.scratch().total()))?;
-        writeln!(f, "per example of the batch: nothing but its place in the data set")
+        writeln!(f, "per example of the batch: nothing but its place in the data set")?;
+        if plan.pair().is_some() {
+            let most = |threads: usize| match plan.most_by_outputs(threads) {
+                0 => format!("not on {threads}"),
+                usize::MAX => format!("on {threads} of any size"),
+                most => format!("on {threads} of up to {} examples", grouped(most)),
+            };
+            let most: Vec<String> = SHOWN_THREADS.into_iter().map(most).collect();
+            writeln!(f, "threads divide batches by outputs of the first layer: {}; else by examples", most.join(", "))?;
+        }
+        Ok(())
     }
 }
 

@@ -3,10 +3,12 @@
 
 mod affine;
 mod describe;
+mod division;
 mod lstm;
 
 pub use affine::{Affine, Phase, RowGroup};
 pub use describe::{Choice, PlanText, Scratch, Tiles};
+pub use division::Pair;
 pub use lstm::Lstm;
 
 use std::ops::Range;

@@ -105,6 +105,11 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     fn sqrt(self, a: Self::F32) -> Self::F32;
     /// The sum of all lanes.
     fn sum(self, a: Self::F32) -> f32;
+    /// The sum of all lanes of each.
+    #[inline(always)]
+    fn sums(self, a: [Self::F32; 4]) -> [f32; 4] {
+        [self.sum(a[0]), self.sum(a[1]), self.sum(a[2]), self.sum(a[3])]
+    }
 
     /// a > b; false where either is NaN.
     fn gt(self, a: Self::F32, b: Self::F32) -> Self::Mask;

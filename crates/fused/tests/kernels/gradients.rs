@@ -1,7 +1,7 @@
 //! [`WeightGradient`], and the norms that are known without it.
 
-use dpsgd_fused::kernels::{GhostNorm, Held, RankOneNorms, WeightGradient};
-use dpsgd_fused::layout::{Panels, Position, SLACK, Segment};
+use dpsgd_fused::kernels::{GhostNorm, Held, Places, RankOneNorms, SquaredNorms, WeightGradient};
+use dpsgd_fused::layout::{Panels, Position, Row, SLACK, Segment};
 use dpsgd_fused::simd::Isa;
 
 use crate::generated::Random;
@@ -73,10 +73,13 @@ pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
             }
         }
         let (before, sum_before) = (gradient.to_vec(), sum.to_vec());
+        let scaled = random.once_in(2);
+        let factors: Vec<f32> = positions.iter().filter(|_| scaled).map(|_| random.number()).collect();
         let found = isa.dispatch(WeightGradient {
             inputs: &inputs,
             output_gradients: &output_gradients,
             positions: &positions,
+            factors: &factors,
             columns: &columns,
             gradient: &mut gradient,
             panels,
@@ -95,10 +98,11 @@ pub fn weight_gradients_are_sums_over_positions<I: Isa>(isa: I) {
                 let place = panels.index(*row, output);
                 let is_kept = accumulate && !is_moved;
                 let mut terms = vec![if is_kept { f64::from(before[place]) } else { 0.0 }];
-                for position in &positions {
+                for (t, position) in positions.iter().enumerate() {
+                    let factor = f64::from(factors.get(t).copied().unwrap_or(1.0));
                     let input = columns.get(k).map_or(1.0, |column| inputs[(position.input + column) as usize]);
                     let output_gradient = output_gradients[position.gradient as usize + output];
-                    terms.push(f64::from(input) * f64::from(output_gradient));
+                    terms.push(f64::from(input) * f64::from(output_gradient) * factor);
                 }
                 let (expected, magnitude) = (terms.iter().sum(), terms.iter().map(|term| term.abs()).sum());
                 let what = || {
@@ -136,6 +140,7 @@ pub fn weight_gradients_without_positions_are_zero<I: Isa>(isa: I) {
                 inputs: &[POISON; 5],
                 output_gradients: &[POISON; 100],
                 positions: &[],
+                factors: &[],
                 columns: &[0, 1, 2, 3, 4],
                 gradient: &mut gradient,
                 panels,
@@ -163,6 +168,7 @@ pub fn squares_of_long_gradients_keep_their_digits<I: Isa>(isa: I) {
         inputs: &inputs,
         output_gradients: &output_gradients,
         positions: &positions,
+        factors: &[],
         columns: &columns,
         gradient: &mut gradient,
         panels,
@@ -186,6 +192,7 @@ pub fn sums_over_many_positions_keep_their_digits<I: Isa>(isa: I) {
             inputs: &[0.1; 20],
             output_gradients: &vec![0.1; outputs + SLACK],
             positions: &positions,
+            factors: &[],
             columns: &columns,
             gradient: &mut gradient,
             panels,
@@ -266,8 +273,8 @@ pub fn ghost_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
 
 pub fn rank_one_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
     let mut random = Random::new(14);
-    for number in 0..100 {
-        let (examples, input_len, gradient_len) = (random.below(6), random.within(1..90), random.within(1..90));
+    for number in 0..100u32 {
+        let (examples, input_len, gradient_len) = (random.below(10), random.within(1..90), random.within(1..90));
         let (input_pitch, gradient_pitch) = (input_len + random.below(9), gradient_len + random.below(9));
         let mut inputs = Guarded::new(&mut random, examples * input_pitch);
         let mut gradients = Guarded::new(&mut random, examples * gradient_pitch);
@@ -275,11 +282,19 @@ pub fn rank_one_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
             random.fill(&mut inputs[example * input_pitch..][..input_len]);
             random.fill(&mut gradients[example * gradient_pitch..][..gradient_len]);
         }
-        let mut norms = vec![0.25; examples];
+        let (mut norms, mut input_squares) = (vec![0.25; examples], vec![f64::NAN; examples]);
+        let rows: Vec<Row> =
+            (0..examples).map(|example| Row { input: (example * input_pitch) as u32, ..Row::default() }).collect();
+        isa.dispatch(SquaredNorms {
+            values: &inputs,
+            places: if number % 2 == 0 { Places::Pitch(input_pitch) } else { Places::Inputs(&rows) },
+            len: input_len,
+            norms: &mut input_squares,
+        });
+        let bias = f64::from(number % 3 % 2);
         isa.dispatch(RankOneNorms {
-            inputs: &inputs,
-            input_pitch,
-            input_len,
+            input_squares: &input_squares,
+            bias,
             gradients: &gradients,
             gradient_pitch,
             gradient_len,
@@ -287,7 +302,7 @@ pub fn rank_one_norms_are_norms_of_the_gradient<I: Isa>(isa: I) {
         });
         for (example, found) in norms.iter().enumerate() {
             let mut a = widened(&inputs[example * input_pitch..][..input_len]);
-            a.push(1.0);
+            a.push(bias);
             let g = widened(&gradients[example * gradient_pitch..][..gradient_len]);
             let expected = 0.25 + written_out(&[a], &[g]).0;
             assert_near(*found, expected, 1e-6, &|| format!("case {number}, example {example}"));
