@@ -1,6 +1,6 @@
 """Any ModelSpec as a JAX function of one example. Images are HWC and kernels HWIO, as JAX's documentation has them, which XLA
 runs faster on a CPU than PyTorch's layouts. A flattened image stays in that order, and the matrix that it meets is stored to
-match: reordering every image costs an eighth of a step, because XLA fuses it into the loop over the matrix."""
+match: XLA would fuse the reordering of images into its loops over the matrix's gradients, which then don't vectorize."""
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ class Layout:
 
     def __init__(self, model, inputs):
         """`inputs` are PyTorch's: images are NCHW."""
+        # The channels of the image that a matrix meets, by the matrix's name.
         self.flattened = {}
         channels, flat = inputs.shape[1] if inputs.ndim == 4 else 1, False
         for layer in model.layers:
@@ -59,9 +60,11 @@ def make_loss(model, convolution="lax"):
     `im2col`, the same out of slices and matrix products."""
     windows = {"lax": LaxWindows, "im2col": SlicedWindows}[convolution]
 
+    last_matrix = max((layer.position for layer in model.layers if layer.kind == "linear"), default=-1)
+
     def loss(params, x, y):
         for layer in model.layers:
-            x = forward(layer, windows, params, x)
+            x = forward(layer, windows, params, x, layer.position > last_matrix)
         match model.loss:
             case "cross_entropy":
                 return -jax.nn.log_softmax(x)[y]
@@ -73,8 +76,8 @@ def make_loss(model, convolution="lax"):
     return loss
 
 
-def forward(layer, windows, params, x):
-    """One layer on one example."""
+def forward(layer, windows, params, x, is_last):
+    """One layer on one example; `is_last` where no matrix follows."""
 
     def p(name):
         return params[f"{layer.position}.{name}"]
@@ -91,7 +94,8 @@ def forward(layer, windows, params, x):
         case "relu":
             return jax.nn.relu(x)
         case "flatten":
-            return x.reshape(-1)
+            # What no matrix follows are logits, in PyTorch's order.
+            return (x.transpose(2, 0, 1) if is_last and x.ndim == 3 else x).reshape(-1)
         case "global_avg_pool2d":
             return x.mean((0, 1))
         case "embedding":

@@ -1,8 +1,9 @@
 """JAX: the gradient of one example, vectorized with vmap and compiled with jit.
 
 The step is the one of Subramani, Vadivelu, Kamath (arXiv 2010.09063) as JAX's documentation writes such things today:
-`jit(step, donate_argnums=0)` around `vmap` of a clipped gradient, data on the device, one shape and a mask. Variants
-leave out vmap, jit or both, for the ablation; plain SGD without jit is op by op.
+`jit(step, donate_argnums=0)` around `vmap` of a gradient, clipping and sum, data on the device, one shape and a mask. Two
+variants write convolutions or the sum in another way. Others leave out vmap, jit or both, for the ablation; plain SGD
+without jit is op by op.
 """
 
 import functools
@@ -67,7 +68,9 @@ class Jax(Strategy):
         return {"jax": jax.__version__, "jaxlib": version("jaxlib")}
 
     def place_batch(self, indices, mask):
-        return jnp.array(indices), jnp.array(mask)
+        if "vmap" not in self.variant:
+            return indices, mask
+        return jax.block_until_ready((jnp.array(indices), jnp.array(mask)))
 
     def step(self, indices, mask):
         self.state = self.current(self.state, self.hyper, self.inputs, self.targets, indices, mask)
@@ -84,8 +87,8 @@ class Jax(Strategy):
         self.state = {name: jnp.array(self.layout.to_native(name, value)) for name, value in params.items()}, key
 
     def set_dp(self, dp):
-        self.hyper = np.array(
-            [dp.clip_norm, dp.noise_multiplier * dp.clip_norm, dp.learning_rate, dp.expected_batch_size], np.float32
+        self.hyper = jnp.array(
+            [dp.clip_norm, dp.noise_multiplier * dp.clip_norm, dp.learning_rate, dp.expected_batch_size], jnp.float32
         )
         self.current = self.steps[dp.mode]
 
@@ -128,7 +131,7 @@ def clip_factors(gradients, clip_norm, mask):
 
 def vmap_step(loss, state, hyper, inputs, targets, indices, mask):
     """All examples at once. Clipping and summing are one product with the factors: on a CPU faster than clipping each
-    gradient and adding them up, eight times so on an LSTM."""
+    gradient and adding them up."""
     gradients = per_example_gradients(loss, state[0], inputs[indices], targets[indices])
     factors = clip_factors(gradients, hyper[0], mask)
     return noisy_update(state, hyper, jax.tree.map(lambda g: jnp.tensordot(factors, g, 1), gradients))
@@ -158,8 +161,9 @@ def loop_step(loss, jit):
 
     def step(state, hyper, inputs, targets, indices, mask):
         total = jax.tree.map(jnp.zeros_like, state[0])
+        clip_norm = hyper[0]
         for index, counts in zip(indices, mask):
-            total = add(total, state[0], hyper[0], inputs, targets, index, counts)
+            total = add(total, state[0], clip_norm, inputs, targets, index, counts)
         return update(state, hyper, total)
 
     return step

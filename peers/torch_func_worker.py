@@ -57,7 +57,8 @@ class TorchFunc(TorchStrategy):
         self.hyper = [torch.tensor(value, device=self.device) for value in values]
 
     def place_batch(self, indices, mask):
-        return torch.tensor(indices, device=self.device), torch.tensor(mask, device=self.device)
+        rows = torch.tensor(indices, dtype=torch.int64, device=self.device)
+        return rows, torch.tensor(mask, device=self.device)
 
     def step(self, indices, mask):
         with torch.no_grad():

@@ -55,7 +55,7 @@ class TorchStrategy(Strategy):
 
     def place_batch(self, indices, mask):
         """The rows of the examples that count; shapes are dynamic here, so padding is left out."""
-        return (torch.tensor(indices[mask], device=self.device),)
+        return (torch.tensor(indices[mask], dtype=torch.int64, device=self.device),)
 
     def batch(self, rows):
         """Inputs and targets of these rows."""

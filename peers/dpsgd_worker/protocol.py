@@ -198,12 +198,17 @@ class Loaded:
 
     def epoch(self, indices, mask):
         """All batches, timed from before the first step until the parameters are ready after the last."""
-        strategy, first_step_s, given = self.strategy, None, []
-        batches = [strategy.place_batch(*batch) for batch in zip(indices, mask)]
+        strategy, first_step_s, given = self.strategy, None, list(zip(indices, mask))
+        # A batch that comes again, as where an epoch is repeated for a meter, is placed once.
+        placed = {}
+        keys = [(batch.tobytes(), counts.tobytes()) for batch, counts in given]
+        for key, batch in zip(keys, given):
+            if key not in placed:
+                placed[key] = strategy.place_batch(*batch)
+        batches = [placed[key] for key in keys]
         strategy.synchronize()
         begin = time.monotonic()
-        for i, batch in enumerate(batches):
-            given.append((indices[i], mask[i]))
+        for batch in batches:
             strategy.step(*batch)
             if not self.first_step_taken:
                 strategy.synchronize()

@@ -21,12 +21,13 @@ class Strategy:
         raise NotImplementedError
 
     def place_batch(self, indices, mask):
-        """A batch as the arguments of `step`: arrays of the framework's own, where it wants them. The clock is not running:
-        those of an epoch are all placed before its first step, as are parameters and data."""
+        """Row numbers and mask of a batch in arrays of the framework's own, where it wants them: what `step` is given. Nothing
+        else may be done here, as no clock is running: examples are chosen in the step."""
         return indices, mask
 
     def step(self, indices, mask):
-        """One step on the rows `indices` (int32) of the data set of which `mask` (bool) says which count."""
+        """One step on the rows `indices` (int32) of the data set of which `mask` (bool) says which count, as `place_batch`
+        returned them."""
         raise NotImplementedError
 
     def synchronize(self):

@@ -32,8 +32,6 @@ ALLOWED = 1.10
 # Peer: environment, worker, its variant, recipe, the recipe's variant. The two of ../rivals are recipes too.
 CONTENDERS = {
     "jax:jit+vmap": ("jax", "jax_worker", "jit+vmap", HERE / "jax_vmap.py", None),
-    "jax:jit+vmap+im2col": ("jax", "jax_worker", "jit+vmap+im2col", HERE / "jax_vmap.py", None),
-    "jax:jit+vmap+reweight": ("jax", "jax_worker", "jit+vmap+reweight", HERE / "jax_vmap.py", None),
     "jax-privacy": ("jax", "jax_privacy_worker", None, HERE / "jax_privacy_clipped_grad.py", None),
     "opacus:hooks": ("torch", "opacus_worker", "hooks", HERE / "opacus_make_private.py", "hooks"),
     "opacus:ghost": ("torch", "opacus_worker", "ghost", HERE / "opacus_make_private.py", "ghost"),

@@ -14,6 +14,7 @@ from timing import CLIP_NORM, LEARNING_RATE, NOISE_MULTIPLIER, main
 
 def prepare(args, inputs, targets, batches):
     inputs, targets = to_nhwc(inputs), jnp.asarray(targets)
+    batches = [jnp.asarray(rows) for rows in batches]
     grad_fn = clipped_grad(
         functools.partial(batch_loss, args.model),
         l2_clip_norm=CLIP_NORM,

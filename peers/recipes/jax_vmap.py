@@ -22,6 +22,7 @@ def clipped_grad(loss, params, x, y):
 def prepare(args, inputs, targets, batches):
     loss = functools.partial(batch_loss, args.model)
     inputs, targets = to_nhwc(inputs), jnp.asarray(targets)
+    batches = [jnp.asarray(rows) for rows in batches]
 
     @functools.partial(jax.jit, donate_argnums=(0,))
     def update(params, key, x, y, rows):

@@ -76,9 +76,13 @@ def write_job(folder, name, batch_size, examples):
     return model
 
 
+# Likewise.
+ALLOCATOR_VARIABLES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+
+
 def environment(args):
-    """Of every process: how many threads to use."""
-    return dict(os.environ) | {variable: str(args.threads) for variable in THREAD_VARIABLES}
+    """Of every process: how many threads to use, and that freed memory is kept."""
+    return dict(os.environ) | ALLOCATOR_VARIABLES | {variable: str(args.threads) for variable in THREAD_VARIABLES}
 
 
 def pinned(args):

@@ -184,14 +184,15 @@ pub struct Position {
     pub gradient: u32,
 }
 
-/// How the examples of a block lie in a buffer: channels last, each image in a frame of zeros.
+/// How the examples of a block lie in a buffer: channels last, each image in a frame: zeros around values, and around gradients
+/// what nobody reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Height, width and channels of the image. A vector is an image of one pixel, a sequence one pixel wide.
     pub grid: Grid,
-    /// Rows of zeros above.
+    /// Rows of the frame above.
     pub top: usize,
-    /// Columns of zeros at the left.
+    /// Columns of the frame at the left.
     pub left: usize,
     /// Numbers from a row to the next.
     pub row: usize,

@@ -95,7 +95,8 @@ pub enum Reply {
     },
     /// To [`Request::Epoch`].
     Epoch {
-        /// Seconds from before the first batch until the updated parameters were ready after the last.
+        /// Seconds from before the first step until the updated parameters were ready after the last. Examples are chosen
+        /// in the steps; batches' row numbers may have been put into a framework's own arrays before.
         epoch_s: f64,
         /// The same for the first step since load; only in the first epoch.
         first_step_s: Option<f64>,

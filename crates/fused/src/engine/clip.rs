@@ -86,19 +86,19 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
     let mut norm = worker.norms[example];
     let mut kept = std::mem::take(&mut worker.kept);
     let mut rest = &mut *kept;
-    let (waiting, accumulate) = (worker.kept_factor.take(), !worker.nothing_kept);
+    let (factor_before, accumulate) = (worker.kept_factor.take(), !worker.nothing_added);
     for (i, operation) in plan.operations.iter().enumerate() {
         match operation {
             Operation::Affine(affine) if affine.method == Method::Kept => {
                 let (own, others) = rest.split_at_mut(affine.panels.len());
                 let positions = positions_of(affine, example);
-                let held = held(waiting, accumulate, &mut sum[affine.parameters.clone()]);
+                let held = held(factor_before, accumulate, &mut sum[affine.parameters.clone()]);
                 norm += affine_gradient(context, worker, i, affine, positions, &[], own, held, true);
                 rest = others;
             }
             Operation::Lstm(lstm) => {
                 let (own, others) = rest.split_at_mut(lstm.panels.len());
-                let held = held(waiting, accumulate, &mut sum[lstm.parameters.clone()]);
+                let held = held(factor_before, accumulate, &mut sum[lstm.parameters.clone()]);
                 norm += lstm_gradient(context, worker, i, lstm, example..example + 1, own, held, true);
                 rest = others;
             }
@@ -117,7 +117,7 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
             _ => {}
         }
     }
-    worker.nothing_kept &= waiting.is_none();
+    worker.nothing_added &= factor_before.is_none();
     if needs_care(norm) {
         norm = careful_norm(context, worker, example, &kept);
     }
@@ -139,9 +139,9 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
     worker.kept = kept;
 }
 
-/// What becomes of the kept gradient before, whose factor is `waiting` if it is to be added.
-fn held(waiting: Option<f32>, accumulate: bool, sum: &mut [f32]) -> Held<'_> {
-    match waiting {
+/// What becomes of the kept gradient before, with its factor if it is to be added.
+fn held(factor: Option<f32>, accumulate: bool, sum: &mut [f32]) -> Held<'_> {
+    match factor {
         Some(by) => Held::Moved { by, sum, accumulate },
         None => Held::Forgotten,
     }
@@ -149,8 +149,8 @@ fn held(waiting: Option<f32>, accumulate: bool, sum: &mut [f32]) -> Held<'_> {
 
 /// Ends a step in which something may have been kept: adds the gradients that wait, or leaves zeros if there were none at
 /// all.
-pub fn add_waiting<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, sum: &mut [f32]) {
-    let waiting = worker.kept_factor.take();
+pub fn add_last_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, sum: &mut [f32]) {
+    let factor = worker.kept_factor.take();
     let mut start = 0;
     for operation in &context.plan.operations {
         if operation.method() == Some(Method::Kept) {
@@ -158,9 +158,9 @@ pub fn add_waiting<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, sum: &
             let from = &worker.kept[start..start + range.len()];
             start += range.len();
             let to = &mut sum[range];
-            match waiting {
-                Some(by) => context.isa.dispatch(ScaledAdd { by, from, to, accumulate: !worker.nothing_kept }),
-                None if worker.nothing_kept => to.fill(0.0),
+            match factor {
+                Some(by) => context.isa.dispatch(ScaledAdd { by, from, to, accumulate: !worker.nothing_added }),
+                None if worker.nothing_added => to.fill(0.0),
                 None => {}
             }
         }
@@ -224,7 +224,7 @@ fn lstm_gradient<I: Isa>(
         panels: lstm.panels,
         first_row: 0,
         bias: true,
-        held: held.of_part(),
+        held: held.reborrow(),
         squares,
     });
     let of_hidden = context.isa.dispatch(WeightGradient {

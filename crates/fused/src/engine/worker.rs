@@ -44,7 +44,7 @@ pub struct Worker {
     /// Whether the sum holds nothing of this step yet.
     pub nothing_summed: bool,
     /// Whether no gradient has been added to the kept operations' sums in this step.
-    pub nothing_kept: bool,
+    pub nothing_added: bool,
     /// Examples left out in this step because their gradient was not finite.
     pub non_finite: u64,
 }
@@ -130,7 +130,7 @@ impl Worker {
             block: Vec::with_capacity(block),
             positions: Vec::with_capacity(positions.max().unwrap_or(0)),
             nothing_summed: true,
-            nothing_kept: true,
+            nothing_added: true,
             non_finite: 0,
         }
     }
@@ -138,7 +138,7 @@ impl Worker {
     /// Begins a step: what the sum held before is of no interest, but that the sums of embeddings must be 0.
     pub fn begin(&mut self) {
         self.nothing_summed = true;
-        self.nothing_kept = true;
+        self.nothing_added = true;
         self.kept_factor = None;
     }
 
@@ -176,10 +176,10 @@ impl Worker {
         }
     }
 
-    /// Ends a step: nothing waits any longer.
+    /// Ends a step: adds the gradient that was kept last.
     pub fn finish<I: Isa>(&mut self, context: &Context<'_, I>, sum: &mut [f32]) {
         if context.clip_norm.is_some() {
-            clip::add_waiting(context, self, sum);
+            clip::add_last_kept(context, self, sum);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Pooling and ReLU on channels-last images, and their gradients.
 //!
-//! Where the input of a pooling layer came out of a ReLU, its gradient is masked here, so that it need not be later; or
-//! that of its output was, where it is the largest.
+//! Where the input of a pooling layer came out of a ReLU, the gradient is masked here, so that it need not be later. The
+//! gradient of a largest number is masked before it comes here.
 
 #![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
 
@@ -211,7 +211,7 @@ pub struct PoolGradient<'a> {
     pub runs: &'a [Run],
     /// How many examples.
     pub examples: usize,
-    /// The images that were pooled, if they came out of a ReLU.
+    /// The images that were pooled, if the gradient is to be masked by them.
     pub relu: Option<&'a [f32]>,
     /// Where they lie.
     pub input_frame: Frame,

@@ -49,7 +49,7 @@ pub enum Held<'a> {
 
 impl Held<'_> {
     /// The same, for a part of the gradient; the other part is for later.
-    pub fn of_part(&mut self) -> Held<'_> {
+    pub fn reborrow(&mut self) -> Held<'_> {
         match self {
             Held::Forgotten => Held::Forgotten,
             Held::Kept => Held::Kept,
@@ -90,7 +90,7 @@ pub struct WeightGradient<'a> {
     pub positions: &'a [Position],
     /// What each position's output gradients are multiplied by; none if by nothing.
     pub factors: &'a [f32],
-    /// Where each input of a position lies, counted from its first; ascending.
+    /// Where each input of a position lies, counted from its first; strictly ascending.
     pub columns: &'a [u32],
     /// The panels of the gradient.
     pub gradient: &'a mut [f32],
@@ -115,6 +115,7 @@ impl WeightGradient<'_> {
             input = input.max(position.input);
             gradient = gradient.max(position.gradient);
         }
+        debug_assert!(self.columns.is_sorted_by(|a, b| a < b), "columns ascend");
         let column = self.columns.iter().fold(0, |largest, column| largest.max(*column));
         assert!(self.columns.is_empty() || input as usize + (column as usize) < self.inputs.len(), "inputs");
         assert!(gradient as usize + self.panels.outputs <= self.output_gradients.len(), "gradients of outputs");
@@ -275,6 +276,7 @@ unsafe fn strip<I: Isa, const V: usize>(
         let rest = &job.columns[column..];
         // SAFETY: as the caller says; the tile's columns are among the job's.
         column += unsafe {
+            // One register is left for a vector of gradients.
             if 2 * RUN * V < I::REGISTERS && are_runs(rest, 2) {
                 columns::<I, { 2 * RUN }, V, RUN>(isa, job, chunk, &tile, column, &mut squares);
                 2 * RUN

@@ -154,7 +154,8 @@ impl Affine {
         }
     }
 
-    /// Zeros that the input's values must have around them, or anything where only a cell reaches.
+    /// Zeros that the input's values must have around them, and at the right room for the masks of cells that reach beyond
+    /// the image.
     pub fn value_margins(&self) -> Margins {
         let (h, w) = self.padding;
         Margins { top: h, bottom: h, left: w, right: w.max(self.gradient_margins().right) }

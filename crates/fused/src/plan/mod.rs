@@ -101,7 +101,8 @@ pub enum Method {
     RankOne,
     /// The norm by Gram matrices, the sum by one product over the block with scaled output gradients (book-keeping).
     Ghost,
-    /// Each example's gradient is computed, kept in cache until its norm over all layers is known, scaled and added.
+    /// Each example's gradient is computed and kept in cache until its norm over all layers is known; it is scaled and added
+    /// when the next example's takes its place.
     Kept,
 }
 
@@ -454,7 +455,7 @@ impl Plan {
         })
     }
 
-    /// Numbers in the gradients of one example that are kept until its norm is known.
+    /// Numbers in the kept gradients of one example.
     pub fn kept(&self) -> usize {
         let kept = self.operations.iter().filter(|operation| operation.method() == Some(Method::Kept));
         kept.map(|operation| operation.parameters().len()).sum()

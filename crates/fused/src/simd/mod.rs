@@ -45,7 +45,7 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Vector registers.
     const REGISTERS: usize;
-    /// Most rows of a register tile with one, two, three vectors a row, 0 where there is no such tile: the accumulators,
+    /// Most rows of a product's register tile with one, two, three vectors a row, 0 where there is no such tile: the accumulators,
     /// a row of operands and a broadcast fit the vector registers, and an address per row the others. With one vector a
     /// row, loads are what bounds a tile: the more rows, the better.
     const ROWS: [usize; 3];

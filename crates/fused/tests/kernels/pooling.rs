@@ -44,7 +44,7 @@ impl Shape {
         Shape {
             pooling: if random.once_in(2) { Pooling::Max } else { Pooling::Mean },
             window,
-            examples: random.below(4),
+            examples: random.below(10),
             input: frame(random, grid),
             output: frame(random, pooled),
             input_gradient: frame(random, grid),

@@ -61,6 +61,10 @@ const THREAD_VARIABLES: [&str; 8] = [
     "PJRT_NPROC",
 ];
 
+/// glibc keeps what is freed, up to this many bytes, and takes no block from the system for itself alone: else the large
+/// tensors of a step are given back and their pages cleared anew in every step, or not, as earlier sizes had it.
+const ALLOCATOR_VARIABLES: [(&str, &str); 2] = [("MALLOC_MMAP_MAX_", "0"), ("MALLOC_TRIM_THRESHOLD_", "17179869184")];
+
 /// How to start a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
@@ -134,6 +138,7 @@ impl Worker {
         // f32 is to be f32 on a GPU: NVIDIA's libraries then multiply no matrices with ten bits of each number.
         command.env("NVIDIA_TF32_OVERRIDE", "0");
         command.env_remove(KERNEL_CACHE);
+        command.envs(ALLOCATOR_VARIABLES);
         command.args(&launch.args).envs(launch.env.iter().map(|(name, value)| (name, value)));
         command.envs(THREAD_VARIABLES.map(|name| (name, launch.threads.to_string())));
         // CUDA's numbering of devices then is NVML's, so that memory is read from the device in use.
