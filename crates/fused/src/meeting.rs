@@ -23,8 +23,10 @@ impl Meeting {
         Meeting { came: (0..count).map(|_| Line(AtomicU64::new(0))).collect(), broken: AtomicBool::new(false) }
     }
 
-    /// What thread `thread` comes with, once for each piece of work.
+    /// What thread `thread` comes with, once for each piece of work. Panics after one in which a thread panicked: some have
+    /// come more often than others.
     pub fn attend(&self, thread: usize) -> Attendance<'_> {
+        assert!(!self.broken.load(Ordering::Relaxed), "another thread of the strategy `fused` panicked");
         Attendance { meeting: self, thread }
     }
 }
@@ -105,6 +107,8 @@ mod tests {
                 });
             });
             assert!(std::panic::catch_unwind(work).is_err());
+            let again = std::panic::AssertUnwindSafe(|| drop(meeting.attend((bad + 1) % 3)));
+            assert!(std::panic::catch_unwind(again).is_err(), "a meeting that was broken off goes on");
         }
     }
 }

@@ -18,8 +18,8 @@ use super::data::Data;
 use super::transpose::Runs;
 use super::{Part, clip, loss};
 use crate::kernels::{
-    ClipFactors, Finish, Held, Noise, Places, Product, RankOneNorms, ScaledAdd, SquaredNorms, Start, Update,
-    WeightGradient, squared_norm_in_f64,
+    Finish, Held, Noise, Places, Product, RankOneNorms, ScaledAdd, SquaredNorms, Start, Update, WeightGradient,
+    clip_factor, squared_norm_in_f64,
 };
 use crate::layout::{Frame, Grid, Margins, PANEL, Panels, Position, Row, Rows, SLACK, Segment, offset};
 use crate::meeting::{Attendance, Meeting};
@@ -61,6 +61,8 @@ pub struct Job<'a, I> {
 
 /// The memory of steps that are divided by outputs.
 pub struct ByOutputs {
+    /// The largest batch that they are for, in counted examples.
+    pub most: usize,
     owners: Vec<Owner>,
     board: Board,
     meeting: Meeting,
@@ -93,9 +95,10 @@ struct SharedBoard<'a> {
 }
 
 impl ByOutputs {
-    /// Memory for `threads` threads, if the plan is one of two linear layers whose inputs can be read in place.
+    /// Memory for `threads` threads, if they divide any batch of the plan by outputs and its inputs can be read in place.
     pub fn new(plan: &Plan, data: &Data, threads: usize) -> Option<Self> {
-        let pair = plan.pair().filter(|_| threads > 1 && u32::try_from(data.numbers().len()).is_ok())?;
+        let most = plan.most_by_outputs(threads);
+        let pair = plan.pair().filter(|_| most > 0 && u32::try_from(data.numbers().len()).is_ok())?;
         let (round, outputs) = (pair.round(), pair.second.panels.outputs);
         let logits_pitch = (round * outputs).next_multiple_of(PANEL) + SLACK;
         let norms_pitch = round.next_multiple_of(PANEL) + SLACK;
@@ -108,7 +111,7 @@ impl ByOutputs {
             input_squares: vec![0.0; round],
         };
         let owners = (0..threads).map(|thread| Owner::new(plan, pair, thread, threads)).collect();
-        Some(ByOutputs { owners, board, meeting: Meeting::new(threads) })
+        Some(ByOutputs { most, owners, board, meeting: Meeting::new(threads) })
     }
 
     /// One step. Gives the number of examples left out because their gradient was not finite.
@@ -402,7 +405,7 @@ impl Owner {
             }
         }
         let factors = &mut self.factors[..count];
-        job.isa.dispatch(ClipFactors { norms: &norms, clip_norm, factors });
+        factors.iter_mut().zip(&norms).for_each(|(factor, norm)| *factor = clip_factor(*norm, clip_norm));
         self.non_finite += factors.iter().filter(|factor| factor.is_nan()).count() as u64;
         self.norms = norms;
     }

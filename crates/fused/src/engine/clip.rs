@@ -3,7 +3,7 @@
 use super::pass::Context;
 use super::worker::Worker;
 use crate::kernels::{
-    ClipFactors, GhostNorm, Held, Places, RankOneNorms, ScaleExamples, ScaledAdd, SquaredNorms, WeightGradient,
+    GhostNorm, Held, Places, RankOneNorms, ScaleExamples, ScaledAdd, SquaredNorms, WeightGradient, clip_factor,
     squared_norm_in_f64,
 };
 use crate::layout::Position;
@@ -121,8 +121,8 @@ fn add_kept<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, example: usiz
     if needs_care(norm) {
         norm = careful_norm(context, worker, example, &kept);
     }
-    isa.dispatch(ClipFactors { norms: &[norm], clip_norm, factors: &mut worker.factors[example..example + 1] });
-    let factor = worker.factors[example];
+    let factor = clip_factor(norm, clip_norm);
+    worker.factors[example] = factor;
     if factor.is_nan() {
         worker.non_finite += 1;
     } else {

@@ -165,7 +165,7 @@ impl<I: Isa> Engine<I> {
     ) -> bool {
         let Engine { isa, plan, data, theta, transposed, runs, sums, pitch, by_outputs, key, steps, threads, .. } =
             self;
-        let Some(by_outputs) = by_outputs.as_mut().filter(|_| examples <= plan.most_by_outputs(threads.count())) else {
+        let Some(by_outputs) = by_outputs.as_mut().filter(|by_outputs| examples <= by_outputs.most) else {
             return false;
         };
         let job = Job {

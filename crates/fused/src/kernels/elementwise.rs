@@ -146,8 +146,8 @@ impl Places<'_> {
 /// Vectors that are squared at once.
 const TOGETHER: usize = 4;
 
-/// The squared norms of the examples' vectors of `len` numbers from `first` on: in f32 within 4,096 numbers, in f64 over
-/// them. With fewer than [`TOGETHER`] examples left, some of the norms are repeated.
+/// The squared norms of the examples' vectors of `len` numbers from `first` on: in f32 within 1,024 numbers, which one sum per
+/// lane takes, in f64 over them. With fewer than [`TOGETHER`] examples left, some of the norms are repeated.
 #[inline(always)]
 fn squared_norms<I: Isa>(
     isa: I,
@@ -164,7 +164,7 @@ fn squared_norms<I: Isa>(
     let mut norms = [0.0; TOGETHER];
     let mut start = 0;
     while start < len {
-        let end = len.min(start + 4096);
+        let end = len.min(start + 1024);
         let mut sums = [isa.splat(0.0); TOGETHER];
         let mut at = start;
         while at < end {
@@ -447,28 +447,12 @@ impl CrossEntropyGradient<'_> {
     }
 }
 
-/// Each gradient's clip factor, min(1, C / norm); NaN for one that is left out.
-pub struct ClipFactors<'a> {
-    /// Squared norms.
-    pub norms: &'a [f64],
-    /// C.
-    pub clip_norm: f64,
-    /// One for each norm.
-    pub factors: &'a mut [f32],
-}
-
-impl Kernel for ClipFactors<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, _isa: I) {
-        assert_eq!(self.norms.len(), self.factors.len());
-        for (factor, norm) in self.factors.iter_mut().zip(self.norms) {
-            let root = norm.sqrt();
-            let exact = if root > self.clip_norm { self.clip_norm / root } else { 1.0 };
-            // An infinite norm has a factor of 0. One that an f32 can't hold to all digits belongs to a gradient that it
-            // can hardly hold either: it is left out in the same way, which adds no more than clipping would.
-            *factor = if norm.is_nan() || exact < f64::from(f32::MIN_POSITIVE) { f32::NAN } else { exact as f32 };
-        }
-    }
+/// The clip factor of a gradient with the squared norm `norm`, min(1, C / sqrt(norm)); NaN for an example to be left out.
+#[inline]
+pub fn clip_factor(norm: f64, clip_norm: f64) -> f32 {
+    let root = norm.sqrt();
+    let exact = if root > clip_norm { clip_norm / root } else { 1.0 };
+    // An infinite norm has a factor of 0. One that an f32 can't hold to all digits belongs to a gradient that it can hardly
+    // hold either: it is left out in the same way, which adds no more than clipping would.
+    if norm.is_nan() || exact < f64::from(f32::MIN_POSITIVE) { f32::NAN } else { exact as f32 }
 }

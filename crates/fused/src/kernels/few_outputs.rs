@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop, reason = "constant ranges over several arrays at once are what gets unrolled")]
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::product::{Finish, Product, Start};
 use super::weight_gradient::{Held, WeightGradient};
@@ -18,8 +19,8 @@ use crate::simd::Isa;
 pub const FEW: usize = 4;
 /// Rows that share a vector of weights.
 const ROWS: usize = 4;
-/// Inputs of a row whose weights for several outputs can be copied apart.
-const INPUTS: usize = 1024;
+/// Inputs of a row whose weights for several outputs can be copied apart: on the stack of every product, up to 4 KB.
+const INPUTS: usize = 256;
 /// Vectors of inputs whose sums over positions are in registers, for one output.
 const VECTORS: usize = 8;
 /// The same for a few.
@@ -171,16 +172,9 @@ unsafe fn dots<I: Isa, const R: usize, const W: usize>(
 #[inline(always)]
 pub unsafe fn weight_gradient<I: Isa, const W: usize>(isa: I, job: &mut WeightGradient<'_>) -> f64 {
     let panel = job.panels.start((job.panels.outputs - 1) / PANEL);
-    let first_output = job.panels.outputs - W;
     let mut squares = 0.0;
     if job.bias {
-        let mut sums = [0.0; W];
-        for (number, position) in job.positions.iter().enumerate() {
-            let gradients = &job.output_gradients[position.gradient as usize + first_output..][..W];
-            for w in 0..W {
-                sums[w] += f64::from(gradients[w] * factor(job, number));
-            }
-        }
+        let sums = if job.factors.is_empty() { biases::<W, false>(job) } else { biases::<W, true>(job) };
         let place = panel + (job.panels.depth - 1) * W;
         let biases = &mut job.gradient[place..place + W];
         // SAFETY: bounds are checked, also those of a sum.
@@ -218,10 +212,64 @@ pub unsafe fn weight_gradient<I: Isa, const W: usize>(isa: I, job: &mut WeightGr
     if job.squares { squares } else { 0.0 }
 }
 
-/// What the output gradients at position number `number` are multiplied by.
+/// What the output gradients at position number `number` are multiplied by, if there are factors.
 #[inline(always)]
-fn factor(job: &WeightGradient<'_>, number: usize) -> f32 {
-    job.factors.get(number).copied().unwrap_or(1.0)
+fn factor<const HAS_FACTORS: bool>(job: &WeightGradient<'_>, number: usize) -> f32 {
+    if HAS_FACTORS { job.factors[number] } else { 1.0 }
+}
+
+/// The gradients of the biases.
+#[inline(always)]
+fn biases<const W: usize, const HAS_FACTORS: bool>(job: &WeightGradient<'_>) -> [f64; W] {
+    let first_output = job.panels.outputs - W;
+    let mut sums = [0.0; W];
+    for (number, position) in job.positions.iter().enumerate() {
+        let by = factor::<HAS_FACTORS>(job, number);
+        let gradients = &job.output_gradients[position.gradient as usize + first_output..][..W];
+        for w in 0..W {
+            sums[w] += f64::from(gradients[w] * by);
+        }
+    }
+    sums
+}
+
+/// The sums over some positions of `V` vectors of inputs from column number `column` on times each
+/// of the `W` outputs' gradients; the last vector has `last` inputs.
+///
+/// # Safety
+///
+/// As [`run`].
+#[inline(always)]
+unsafe fn sums_over<I: Isa, const V: usize, const W: usize, const HAS_FACTORS: bool>(
+    isa: I,
+    job: &WeightGradient<'_>,
+    positions: Range<usize>,
+    column: usize,
+    last: usize,
+) -> [[I::F32; V]; W] {
+    let first_output = job.panels.outputs - W;
+    let mut sums = [[isa.splat(0.0); V]; W];
+    // SAFETY: bounds are checked: these inputs and the gradients of every position can be read.
+    unsafe {
+        let inputs = job.inputs.as_ptr().add(job.columns[column] as usize);
+        for (number, position) in (positions.start..).zip(&job.positions[positions]) {
+            let by = factor::<HAS_FACTORS>(job, number);
+            let from = job.output_gradients.as_ptr().add(position.gradient as usize + first_output);
+            let mut gradients = [isa.splat(0.0); W];
+            for w in 0..W {
+                gradients[w] = isa.splat(*from.add(w) * by);
+            }
+            let inputs = inputs.add(position.input as usize);
+            for v in 0..V {
+                let count = if v + 1 < V { I::LANES } else { last };
+                let input = load(isa, inputs.add(v * I::LANES), count);
+                for w in 0..W {
+                    sums[w][v] = isa.mul_add(input, gradients[w], sums[w][v]);
+                }
+            }
+        }
+    }
+    sums
 }
 
 /// `len` columns from `column` on, whose inputs lie side by side: `V` vectors, the last with what remains.
@@ -238,31 +286,18 @@ unsafe fn run<I: Isa, const V: usize, const W: usize>(
     len: usize,
 ) -> f64 {
     let last = len - (V - 1) * I::LANES;
-    let first_output = job.panels.outputs - W;
     let mut sums = [[isa.splat(0.0); V]; W];
     let mut squares = isa.splat(0.0);
     // SAFETY: bounds are checked: these inputs and the gradients of every position can be read, and the columns' rows
     // written.
     unsafe {
-        let inputs = job.inputs.as_ptr().add(job.columns[column] as usize);
-        for (chunk, positions) in job.positions.chunks(POSITIONS).enumerate() {
-            let mut some = [[isa.splat(0.0); V]; W];
-            for (number, position) in positions.iter().enumerate() {
-                let by = factor(job, chunk * POSITIONS + number);
-                let from = job.output_gradients.as_ptr().add(position.gradient as usize + first_output);
-                let mut gradients = [isa.splat(0.0); W];
-                for w in 0..W {
-                    gradients[w] = isa.splat(*from.add(w) * by);
-                }
-                let inputs = inputs.add(position.input as usize);
-                for v in 0..V {
-                    let count = if v + 1 < V { I::LANES } else { last };
-                    let input = load(isa, inputs.add(v * I::LANES), count);
-                    for w in 0..W {
-                        some[w][v] = isa.mul_add(input, gradients[w], some[w][v]);
-                    }
-                }
-            }
+        for start in (0..job.positions.len()).step_by(POSITIONS) {
+            let positions = start..job.positions.len().min(start + POSITIONS);
+            let some = if job.factors.is_empty() {
+                sums_over::<I, V, W, false>(isa, job, positions, column, last)
+            } else {
+                sums_over::<I, V, W, true>(isa, job, positions, column, last)
+            };
             for w in 0..W {
                 for v in 0..V {
                     sums[w][v] = isa.add(sums[w][v], some[w][v]);

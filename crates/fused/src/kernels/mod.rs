@@ -30,8 +30,8 @@ mod update;
 mod weight_gradient;
 
 pub use elementwise::{
-    ClipFactors, CrossEntropyGradient, Mask, Places, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm,
-    SquaredNorms, squared_norm_in_f64,
+    CrossEntropyGradient, Mask, Places, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm, SquaredNorms,
+    clip_factor, squared_norm_in_f64,
 };
 pub use ghost::GhostNorm;
 pub use lstm::{LstmCell, LstmCellGradient};

@@ -73,7 +73,7 @@ pub struct Scratch {
     pub kept: usize,
     /// The thread's clipped sum, over all parameters.
     pub sum: usize,
-    /// What it takes to divide a batch by outputs; of several threads only.
+    /// What it takes to divide a batch by outputs; nothing with a number of threads that never do.
     pub by_outputs: usize,
 }
 
@@ -226,7 +226,6 @@ impl fmt::Display for PlanText<'_> {
         if plan.pair().is_some() {
             let most = |threads: usize| match plan.most_by_outputs(threads) {
                 0 => format!("not on {threads}"),
-                usize::MAX => format!("on {threads} of any size"),
                 most => format!("on {threads} of up to {} examples", grouped(most)),
             };
             let most: Vec<String> = SHOWN_THREADS.into_iter().map(most).collect();

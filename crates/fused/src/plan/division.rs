@@ -19,8 +19,12 @@ use crate::layout::{PANEL, Panels, Position, Row};
 const LINE: usize = 50;
 /// The same for a meeting of all threads.
 const MEETING: usize = 1500;
-/// And for what every thread does with every example: the gradient of the loss and the clip factor.
+/// And for what every thread does with every example: the gradient of the loss and the clip factor,
 const REPEATED: usize = 120;
+/// more for each output: number by number, as a softmax is summed, and through outputs of its own and their gradients.
+const OUTPUT: usize = 30;
+/// And for the noise and the update of a vector of parameters.
+const UPDATE: usize = 50;
 /// Most examples between two meetings.
 const MOST_EXAMPLES: usize = 256;
 /// Fewest.
@@ -77,23 +81,28 @@ impl Pair<'_> {
 
     /// See [`Plan::most_by_outputs`]: as long as what passes between caches takes longer than what divides unevenly.
     fn most_by_outputs(&self, threads: usize) -> usize {
-        if threads == 1 {
+        let (first, second) = (self.first.panels, self.second.panels);
+        let panels = first.outputs.div_ceil(PANEL);
+        if threads == 1 || panels < threads {
             return 0;
         }
-        let (first, second) = (self.first.panels, self.second.panels);
         // Vectors multiplied per example: forward and for the gradient, and from the second layer's outputs back.
         let work = |panels: usize| {
             2 * (first.depth * panels + PANEL * panels * second.outputs.div_ceil(PANEL)) + second.outputs * panels
         };
-        let panels = first.outputs.div_ceil(PANEL);
-        let by_examples = (work(panels) + REPEATED) / threads;
-        let by_outputs = work(panels.div_ceil(threads)) + REPEATED + 2 * MEETING / self.round();
+        let own = panels.div_ceil(threads);
+        let repeated = REPEATED + OUTPUT * second.outputs;
+        // Each thread reads the others' shares in the second layer's outputs, which lie side by side, and adds up all.
+        let shares = ((threads - 1) * LINE + threads) * second.outputs / PANEL;
+        let by_examples = (work(panels) + repeated) / threads;
+        let by_outputs = work(own) + repeated + shares + 2 * MEETING / self.round();
         // Each thread reads its part of the others' sums, and their parameters; and writes what they have read.
-        let lines = 4 * (first.len() + second.len()) / PANEL * (threads - 1) / threads;
-        let saved = (lines * LINE).saturating_sub(2 * MEETING);
-        match by_outputs.saturating_sub(by_examples) {
-            0 => usize::MAX,
-            lost => saved / lost,
-        }
+        let parameters = first.len() + second.len();
+        let lines = 4 * parameters / PANEL * (threads - 1) / threads;
+        // The largest share in the noise and the update, over an even one.
+        let owned = parameters * (own * PANEL).min(first.outputs) / first.outputs;
+        let uneven = (owned - parameters / threads) / PANEL * UPDATE;
+        let saved = (lines * LINE).saturating_sub(2 * MEETING + uneven);
+        saved / (by_outputs - by_examples)
     }
 }

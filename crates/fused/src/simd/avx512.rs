@@ -94,8 +94,11 @@ unsafe impl Isa for Avx512 {
         let mut sums = [0.0; 4];
         // SAFETY: `self` proves that the machine has AVX-512 F and DQ; four numbers are stored where there are four.
         unsafe {
-            let half = |v: __m512| _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
-            let pairs = (_mm256_hadd_ps(half(a), half(b)), _mm256_hadd_ps(half(c), half(d)));
+            let a = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let b = _mm256_add_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps::<1>(b));
+            let c = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps::<1>(c));
+            let d = _mm256_add_ps(_mm512_castps512_ps256(d), _mm512_extractf32x8_ps::<1>(d));
+            let pairs = (_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
             let quarters = _mm256_hadd_ps(pairs.0, pairs.1);
             let all = _mm_add_ps(_mm256_castps256_ps128(quarters), _mm256_extractf128_ps::<1>(quarters));
             _mm_storeu_ps(sums.as_mut_ptr(), all);
