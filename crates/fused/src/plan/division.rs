@@ -83,7 +83,8 @@ impl Pair<'_> {
     fn most_by_outputs(&self, threads: usize) -> usize {
         let (first, second) = (self.first.panels, self.second.panels);
         let panels = first.outputs.div_ceil(PANEL);
-        if threads == 1 || panels < threads {
+        // Every thread computes with all outputs of the second layer: these must be few beside those that it owns.
+        if threads == 1 || panels < threads || second.outputs * threads > first.outputs {
             return 0;
         }
         // Vectors multiplied per example: forward and for the gradient, and from the second layer's outputs back.
