@@ -22,6 +22,7 @@ THREAD_VARIABLES = [
     "TF_NUM_INTEROP_THREADS",
     "PJRT_NPROC",
 ]
+ALLOCATOR_VARIABLES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 
 
 def save_safetensors(path, tensors):
@@ -74,10 +75,6 @@ def write_job(folder, name, batch_size, examples):
     for file, tensors in (("params", params), ("dataset", data), ("schedule", schedule)):
         save_safetensors(folder / f"{file}.safetensors", tensors)
     return model
-
-
-# Likewise.
-ALLOCATOR_VARIABLES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 
 
 def environment(args):

@@ -15,11 +15,10 @@ use std::ops::Range;
 use dpsgd_core::BatchRef;
 
 use super::data::Data;
-use super::transpose::Runs;
-use super::{Part, clip, loss};
+use super::{Change, Part, clip, loss};
 use crate::kernels::{
-    Finish, Held, Noise, Places, Product, RankOneNorms, ScaledAdd, SquaredNorms, Start, Update, WeightGradient,
-    clip_factor, squared_norm_in_f64,
+    Finish, Held, Places, Product, RankOneNorms, ScaledAdd, SquaredNorms, Start, WeightGradient, clip_factor,
+    squared_norm_in_f64,
 };
 use crate::layout::{Frame, Grid, Margins, PANEL, Panels, Position, Row, Rows, SLACK, Segment, offset};
 use crate::meeting::{Attendance, Meeting};
@@ -37,26 +36,14 @@ pub struct Job<'a, I> {
     pub plan: &'a Plan,
     /// The data set.
     pub data: &'a Data,
-    /// How each operation's weights get into the transposed ones.
-    pub runs: &'a [Runs],
-    /// The parameters.
-    pub theta: Shared<'a>,
-    /// The transposed weights.
-    pub transposed: Shared<'a>,
-    /// One after another, the threads' sums of gradients.
-    pub sums: Shared<'a>,
-    /// Numbers from one thread's sum to the next.
-    pub pitch: usize,
     /// The batch.
     pub batch: &'a BatchRef<'a>,
     /// How many of its examples count.
     pub examples: usize,
     /// C; `None` in non-private mode.
     pub clip_norm: Option<f64>,
-    /// eta / B.
-    pub rate: f32,
-    /// The noise, if there is any.
-    pub noise: Option<Noise<'a>>,
+    /// Parameters, sums, and what becomes of them.
+    pub change: Change<'a>,
 }
 
 /// The memory of steps that are divided by outputs.
@@ -263,7 +250,7 @@ impl Owner {
     }
 
     fn forward<I: Isa>(&mut self, job: &Job<'_, I>, pair: Pair<'_>, board: SharedBoard<'_>, logits: Shared<'_>) {
-        let Job { isa, plan, data, theta, .. } = *job;
+        let Job { isa, plan, data, change: Change { theta, .. }, .. } = *job;
         let (count, input_len) = (self.examples.len(), pair.first.input.len());
         let place = |example: u32| offset(example as usize * input_len);
         let rows = self.examples.iter().enumerate();
@@ -314,7 +301,7 @@ impl Owner {
     }
 
     fn backward<I: Isa>(&mut self, job: &Job<'_, I>, pair: Pair<'_>, board: SharedBoard<'_>, logits: Shared<'_>) {
-        let Job { isa, plan, data, transposed, .. } = *job;
+        let Job { isa, plan, data, change: Change { transposed, runs, .. }, .. } = *job;
         let (count, outputs) = (self.examples.len(), pair.second.panels.outputs);
         for thread in 0..self.threads {
             let row = thread * board.logits_pitch;
@@ -333,7 +320,7 @@ impl Owner {
         let phase = &pair.second.backward[0];
         let first = self.outputs.start / PANEL;
         let panels = Panels { depth: phase.panels.depth, outputs: self.outputs.len() };
-        let from = job.runs[1].base() + phase.start + phase.panels.start(first);
+        let from = runs[1].base() + phase.start + phase.panels.start(first);
         isa.dispatch(Product {
             inputs: &self.logit_gradients,
             rows: self.rows[2].first(count),
@@ -424,10 +411,10 @@ impl Owner {
 
     /// Adds the round's (clipped) gradients of its own parameters to its sum.
     fn add<I: Isa>(&mut self, job: &Job<'_, I>, pair: Pair<'_>, accumulate: bool) {
-        let Job { isa, data, sums, .. } = *job;
+        let Job { isa, data, change: Change { sums, pitch, .. }, .. } = *job;
         let (count, outputs) = (self.examples.len(), pair.second.panels.outputs);
         // SAFETY: each thread adds to its own sum.
-        let sum = unsafe { sums.part(self.own(job.pitch, job.plan.parameters)) };
+        let sum = unsafe { sums.part(self.own(pitch, job.plan.parameters)) };
         let factors = &self.factors[..count];
         let [of_first, of_second] = &mut self.positions;
         of_first.clear();
@@ -472,14 +459,9 @@ impl Owner {
 
     /// Updates its own parameters, and the transposed weights with them.
     fn update<I: Isa>(&mut self, job: &Job<'_, I>) {
-        let Job { isa, runs, theta, transposed, sums, pitch, rate, noise, .. } = *job;
         for part in &self.parts {
             // SAFETY: each thread has parts of its own, and since all have met none reads others.
-            let values = unsafe { theta.part(part.range.clone()) };
-            let (range, active) = (part.range.clone(), &self.active[..]);
-            isa.dispatch(Update { range, theta: &mut *values, sums, pitch, active, clear: false, rate, noise });
-            // SAFETY: as above.
-            unsafe { runs[part.operation].copy(part.range.clone(), values, transposed) };
+            unsafe { job.change.apply(job.isa, part, &self.active, false) };
         }
     }
 }

@@ -168,22 +168,17 @@ impl<I: Isa> Engine<I> {
         let Some(by_outputs) = by_outputs.as_mut().filter(|by_outputs| examples <= by_outputs.most) else {
             return false;
         };
-        let job = Job {
-            isa: *isa,
-            plan,
-            data,
-            runs,
+        let change = Change {
             theta: Shared::new(theta),
             transposed: Shared::new(transposed),
+            runs,
             sums: Shared::new(sums),
             pitch: *pitch,
-            batch,
-            examples,
-            clip_norm: clip_norm(dp),
             rate,
             noise: noise.map(|scale| Noise { key, step: *steps, scale }),
         };
         *steps += 1;
+        let job = Job { isa: *isa, plan, data, batch, examples, clip_norm: clip_norm(dp), change };
         self.non_finite += by_outputs.step(threads, &job);
         true
     }
@@ -194,26 +189,64 @@ impl<I: Isa> Engine<I> {
         let active: &[bool] = active;
         // Of what all threads summed in the first one's sum.
         let first_active = [active.contains(&true)];
-        let (isa, pitch) = (*isa, *pitch);
-        let (theta, sums, transposed) = (Shared::new(theta), Shared::new(sums), Shared::new(transposed));
-        let noise = noise.map(|scale| Noise { key, step: *steps, scale });
+        let isa = *isa;
+        let change = Change {
+            theta: Shared::new(theta),
+            transposed: Shared::new(transposed),
+            runs,
+            sums: Shared::new(sums),
+            pitch: *pitch,
+            rate,
+            noise: noise.map(|scale| Noise { key, step: *steps, scale }),
+        };
         // First, so that not even a step that fails midway leaves its noise to another.
         *steps += 1;
         threads.run(&|thread| {
             for part in &parts[thread] {
-                // SAFETY: parts don't overlap.
-                let values = unsafe { theta.part(part.range.clone()) };
                 let (clear, active) = match &plan.operations[part.operation] {
                     Operation::Embedding(embedding) if embedding.mean => (true, &first_active[..]),
                     Operation::Embedding(_) => (true, active),
                     _ => (false, active),
                 };
-                let (range, theta) = (part.range.clone(), &mut *values);
-                isa.dispatch(Update { range, theta, sums, pitch, active, clear, rate, noise });
-                // SAFETY: parts don't overlap, and nobody reads transposed weights now.
-                unsafe { runs[part.operation].copy(part.range.clone(), values, transposed) };
+                // SAFETY: parts don't overlap, and nobody reads parameters or sums of others' now.
+                unsafe { change.apply(isa, part, active, clear) };
             }
         });
+    }
+}
+
+/// What a step does to the parameters: theta <- theta - rate (sum + noise).
+#[derive(Clone, Copy)]
+struct Change<'a> {
+    theta: Shared<'a>,
+    transposed: Shared<'a>,
+    /// How each operation's weights get into the transposed ones.
+    runs: &'a [Runs],
+    /// One after another, the threads' sums of gradients.
+    sums: Shared<'a>,
+    /// Numbers from one thread's sum to the next.
+    pitch: usize,
+    /// eta / B.
+    rate: f32,
+    /// The noise, if there is any.
+    noise: Option<Noise<'a>>,
+}
+
+impl Change<'_> {
+    /// Updates a part of the parameters by the sums of the `active` threads, which become 0 if `clear`, and the transposed
+    /// weights with it.
+    ///
+    /// # Safety
+    ///
+    /// Nothing else reads or writes the part, its sums or its transposed weights at the same time.
+    unsafe fn apply<I: Isa>(&self, isa: I, part: &Part, active: &[bool], clear: bool) {
+        let Change { theta, transposed, runs, sums, pitch, rate, noise } = *self;
+        // SAFETY: the caller says so.
+        let values = unsafe { theta.part(part.range.clone()) };
+        let range = part.range.clone();
+        isa.dispatch(Update { range, theta: &mut *values, sums, pitch, active, clear, rate, noise });
+        // SAFETY: the caller says so.
+        unsafe { runs[part.operation].copy(part.range.clone(), values, transposed) };
     }
 }
 

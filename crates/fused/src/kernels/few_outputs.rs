@@ -164,6 +164,18 @@ unsafe fn dots<I: Isa, const R: usize, const W: usize>(
     }
 }
 
+/// Vectors of inputs whose sums are in registers, for so many outputs.
+const fn vectors<I: Isa>(outputs: usize) -> usize {
+    let of_few = VECTORS_OF_FEW * I::LANES / PANEL;
+    if outputs == 1 {
+        VECTORS
+    } else if of_few > 1 {
+        of_few
+    } else {
+        1
+    }
+}
+
 /// The last panel's weight gradient, of `W` outputs, and its squared norm if asked for.
 ///
 /// # Safety
@@ -184,7 +196,7 @@ pub unsafe fn weight_gradient<I: Isa, const W: usize>(isa: I, job: &mut WeightGr
             squares += f64::from(*bias) * f64::from(*bias);
         }
     }
-    let most = if W == 1 { VECTORS } else { (VECTORS_OF_FEW * I::LANES / PANEL).max(1) };
+    let most = vectors::<I>(W);
     let mut column = 0;
     while column < job.columns.len() {
         // Inputs that lie side by side, as many as the registers take.
@@ -195,17 +207,7 @@ pub unsafe fn weight_gradient<I: Isa, const W: usize>(isa: I, job: &mut WeightGr
         }
         // SAFETY: as the caller says; the run lies in the columns.
         squares += unsafe {
-            match len.div_ceil(I::LANES) {
-                1 => run::<I, 1, W>(isa, job, panel, column, len),
-                2 => run::<I, 2, W>(isa, job, panel, column, len),
-                3 => run::<I, 3, W>(isa, job, panel, column, len),
-                4 => run::<I, 4, W>(isa, job, panel, column, len),
-                5 if W == 1 => run::<I, 5, W>(isa, job, panel, column, len),
-                6 if W == 1 => run::<I, 6, W>(isa, job, panel, column, len),
-                7 if W == 1 => run::<I, 7, W>(isa, job, panel, column, len),
-                8 if W == 1 => run::<I, 8, W>(isa, job, panel, column, len),
-                _ => unreachable!("runs of at most as many vectors as the registers take"),
-            }
+            with_constant!(len.div_ceil(I::LANES), vectors::<I>(W), V => run::<I, V, W>(isa, job, panel, column, len))
         };
         column += len;
     }

@@ -2,19 +2,20 @@
 //!
 //! Every kernel checks the bounds of all that it touches once, at its beginning, and then works on pointers.
 
-/// Evaluates an expression with `$rows` a constant that is `$count`: the known number of rows of a register tile, 1 to
-/// `$most`.
-macro_rules! with_rows {
-    ($count:expr, $most:expr, $rows:ident => $body:expr) => {
-        with_rows!($count, $most, $rows => $body; 1 2 3 4 5 6 7 8 9 10)
-    };
-    ($count:expr, $most:expr, $rows:ident => $body:expr; $($number:literal)*) => {
+/// Evaluates an expression with `$constant` a constant that is `$count`, 1 to `$most`: the rows of a register tile, its
+/// vectors, or its outputs.
+macro_rules! with_constant {
+    ($count:expr, $most:expr, $constant:ident => $body:expr) => {{
+        const { assert!($most <= 10, "more than there are numbers for") };
+        with_constant!($count, $most, $constant => $body; 1 2 3 4 5 6 7 8 9 10)
+    }};
+    ($count:expr, $most:expr, $constant:ident => $body:expr; $($number:literal)*) => {
         match $count {
             $($number if $number <= const { $most } => {
-                const $rows: usize = $number;
+                const $constant: usize = $number;
                 $body
             })*
-            _ => unreachable!("groups of at most as many rows as a tile has"),
+            _ => unreachable!("a count of 1 to the most there is room for"),
         }
     };
 }

@@ -100,15 +100,7 @@ impl Kernel for Product<'_> {
         let rest = self.panels.outputs - full * PANEL;
         if few_outputs::suits_product::<I>(rest, self.panels.outputs, self.segments) {
             // SAFETY: `check` has passed.
-            unsafe {
-                match rest {
-                    1 => few_outputs::product::<I, 1>(isa, &mut self),
-                    2 => few_outputs::product::<I, 2>(isa, &mut self),
-                    3 => few_outputs::product::<I, 3>(isa, &mut self),
-                    few_outputs::FEW => few_outputs::product::<I, { few_outputs::FEW }>(isa, &mut self),
-                    _ => unreachable!("few outputs"),
-                }
-            }
+            unsafe { with_constant!(rest, few_outputs::FEW, W => few_outputs::product::<I, W>(isa, &mut self)) }
         } else if rest > 0 {
             // SAFETY: `check` has passed.
             unsafe {
@@ -137,7 +129,7 @@ unsafe fn strip<I: Isa, const V: usize>(isa: I, product: &mut Product<'_>, panel
         let these = &rows[row..row + count];
         // SAFETY: as the caller says, and `these` has `count` rows.
         unsafe {
-            with_rows!(count, I::ROWS[V - 1], R => tile::<I, R, V>(isa, product, these, panel, width));
+            with_constant!(count, I::ROWS[V - 1], R => tile::<I, R, V>(isa, product, these, panel, width));
         }
         row += count;
         group += 1;

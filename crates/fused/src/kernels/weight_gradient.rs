@@ -141,13 +141,7 @@ impl Kernel for WeightGradient<'_> {
         if few {
             // SAFETY: `check` has passed.
             squares += unsafe {
-                match rest {
-                    1 => few_outputs::weight_gradient::<I, 1>(isa, &mut self),
-                    2 => few_outputs::weight_gradient::<I, 2>(isa, &mut self),
-                    3 => few_outputs::weight_gradient::<I, 3>(isa, &mut self),
-                    few_outputs::FEW => few_outputs::weight_gradient::<I, { few_outputs::FEW }>(isa, &mut self),
-                    _ => unreachable!("few outputs"),
-                }
+                with_constant!(rest, few_outputs::FEW, W => few_outputs::weight_gradient::<I, W>(isa, &mut self))
             };
         }
         // Panels that are taken along their outputs.
@@ -285,7 +279,7 @@ unsafe fn strip<I: Isa, const V: usize>(
                 RUN
             } else {
                 let count = Groups::new(rest.len(), I::ROWS[V - 1]).size(0);
-                with_rows!(count, I::ROWS[V - 1], R => {
+                with_constant!(count, I::ROWS[V - 1], R => {
                     columns::<I, R, V, 1>(isa, job, chunk, &tile, column, &mut squares);
                 });
                 count
