@@ -49,13 +49,14 @@ impl From<cuda::DeviceError> for StrategyError {
     }
 }
 
-/// The ways to run it: the best of everything; all layers by one method; on tensor cores; an instruction set that isn't the
-/// best.
-const VARIANTS: [&str; 7] = {
+/// The ways to run it: the best of everything; all layers by one method; on tensor cores; on one thread, however many are
+/// offered; an instruction set that isn't the best.
+const VARIANTS: [&str; 8] = {
     let [avx512, avx2, portable] = INSTRUCTION_SETS;
-    ["best", "kept", "ghost", TF32, avx512, avx2, portable]
+    ["best", "kept", "ghost", TF32, ONE_THREAD, avx512, avx2, portable]
 };
 const TF32: &str = "tf32";
+const ONE_THREAD: &str = "one-thread";
 /// Those that are instruction sets of processors.
 const INSTRUCTION_SETS: [&str; 3] = ["avx512", "avx2", "portable"];
 
@@ -177,8 +178,8 @@ impl Strategy for Fused {
         };
         let (dp, params, model) = (load.dp, load.params.clone(), load.model.clone());
         if let Device::Cuda(ordinal) = load.settings.device {
-            if INSTRUCTION_SETS.contains(&variant) {
-                let reason = format!("variant `{variant}` is an instruction set of processors");
+            if INSTRUCTION_SETS.contains(&variant) || variant == ONE_THREAD {
+                let reason = format!("variant `{variant}` runs on processors only");
                 return Err(StrategyError::Unsupported(reason));
             }
             let precision = if variant == TF32 { Precision::Tf32 } else { Precision::F32 };
@@ -190,7 +191,8 @@ impl Strategy for Fused {
                 format!("variant `{TF32}` runs on CUDA devices only: processors have no tensor cores of its kind");
             return Err(StrategyError::Unsupported(reason));
         }
-        let threads = Threads::new(load.settings.threads).map_err(|error| failed(format!("threads: {error}")))?;
+        let threads = if variant == ONE_THREAD { 1 } else { load.settings.threads };
+        let threads = Threads::new(threads).map_err(|error| failed(format!("threads: {error}")))?;
         let mut job = Some(Ready { plan, load, key, threads });
         #[cfg(target_arch = "x86_64")]
         let engine = engine::<crate::simd::Avx512>(variant, "avx512", &mut job)

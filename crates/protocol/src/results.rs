@@ -115,7 +115,7 @@ pub struct RunConfig {
     pub modes: Vec<Mode>,
     /// `cpu` or `cuda:N`.
     pub device: String,
-    /// Threads of every contender.
+    /// Threads of every contender; a row whose contender has a limit of its own may have fewer.
     pub threads: usize,
     /// Fresh processes per cell.
     pub processes: usize,

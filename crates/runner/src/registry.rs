@@ -84,6 +84,8 @@ pub struct Variant {
     pub devices: Option<Vec<DeviceKind>>,
     /// Whether it takes a batch in which no example counts, in place of the strategy's.
     pub empty_batch: Option<bool>,
+    /// The most threads that it runs on, however many the others get.
+    pub threads: Option<usize>,
 }
 
 /// A kind of device.
@@ -164,6 +166,8 @@ pub struct Contender {
     pub devices: Vec<DeviceKind>,
     /// Whether it takes a batch in which no example counts.
     pub empty_batch: bool,
+    /// The most threads that it runs on, if it has a limit of its own.
+    pub most_threads: Option<usize>,
 }
 
 impl Contender {
@@ -172,6 +176,11 @@ impl Contender {
         let kinds: Vec<&str> = self.devices.iter().map(|kind| kind.name()).collect();
         let runs = self.devices.contains(&DeviceKind::of(device));
         (!runs).then(|| format!("{} does not run on {device}, only on {}", self.name(), kinds.join(", ")))
+    }
+
+    /// The threads that it runs on where the others have `threads`.
+    pub fn threads(&self, threads: usize) -> usize {
+        self.most_threads.map_or(threads, |most| most.min(threads))
     }
 
     /// `strategy` or `strategy:variant`.
@@ -266,16 +275,23 @@ impl Registry {
 impl Entry {
     /// One contender per variant, or a single one.
     pub fn contenders(&self) -> Vec<Contender> {
-        let (tolerance, empty_batch, devices) = (self.tolerance, self.empty_batch, self.devices.clone());
-        let alone = Contender { strategy: self.name.clone(), variant: None, tolerance, devices, empty_batch };
+        let alone = Contender {
+            strategy: self.name.clone(),
+            variant: None,
+            tolerance: self.tolerance,
+            devices: self.devices.clone(),
+            empty_batch: self.empty_batch,
+            most_threads: None,
+        };
         if self.variants.is_empty() {
             return vec![alone];
         }
         let of = |variant: &Variant| Contender {
             variant: Some(variant.name.clone()),
-            tolerance: variant.tolerance.unwrap_or(tolerance),
+            tolerance: variant.tolerance.unwrap_or(alone.tolerance),
             devices: variant.devices.clone().unwrap_or_else(|| alone.devices.clone()),
-            empty_batch: variant.empty_batch.unwrap_or(empty_batch),
+            empty_batch: variant.empty_batch.unwrap_or(alone.empty_batch),
+            most_threads: variant.threads,
             ..alone.clone()
         };
         self.variants.iter().map(of).collect()
@@ -300,6 +316,10 @@ impl Entry {
         }
         if self.modes.is_empty() {
             return Err("modes = []: name `private`, `non_private` or both".into());
+        }
+        if let Some(variant) = self.variants.iter().find(|variant| variant.threads == Some(0)) {
+            let name = &variant.name;
+            return Err(format!("variant `{name}`: threads = 0: must be at least 1; leave it out for no limit"));
         }
         if self.start.first().is_none_or(String::is_empty) {
             return Err("start = []: the first item is the program, such as \"{workers}/dpsgd-naive\"".into());

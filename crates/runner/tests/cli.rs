@@ -268,9 +268,11 @@ fn a_faulty_registry_is_refused_with_the_entry_and_what_is_allowed() {
     refused("\"naive\"", "\"na,ive\"", &["name = \"na,ive\""]);
     refused("non_finite", "tolerance = 0\nnon_finite", &["tolerance = 0: must be a finite number above 0"]);
     refused("non_finite", "environment = \"torchlib\"\nnon_finite", &["unknown variant `torchlib`", "`libtorch`"]);
-    let variant = "non_finite = true\n\n[[strategy.variants]]\nname = \"one\"\ndescription = \"\"\ndevices = ";
-    refused("non_finite = true", &format!("{variant}[]"), &["devices = []: name `cpu`, `cuda` or both"]);
-    refused("non_finite = true", &format!("{variant}[\"tpu\"]"), &["unknown variant `tpu`", "`cuda`"]);
+    let variant = "non_finite = true\n\n[[strategy.variants]]\nname = \"one\"\ndescription = \"\"\n";
+    let refused_variant = |key: &str, parts: &[&str]| refused("non_finite = true", &format!("{variant}{key}"), parts);
+    refused_variant("devices = []", &["devices = []: name `cpu`, `cuda` or both"]);
+    refused_variant("devices = [\"tpu\"]", &["unknown variant `tpu`", "`cuda`"]);
+    refused_variant("threads = 0", &["strategy `naive`", "variant `one`: threads = 0: must be at least 1"]);
     let twice = format!("non_finite = true\n{REGISTRY}");
     refused("non_finite = true", &twice, &["strategy `naive`: there are two of this name"]);
 }

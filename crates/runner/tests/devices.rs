@@ -1,4 +1,5 @@
-//! A device that is not on this machine, two processes that must agree, and a bundle that runs without cargo.
+//! A device that is not on this machine, a variant on fewer threads, two processes that must agree, and a bundle that
+//! runs without cargo.
 
 #[allow(dead_code, reason = "not every test uses all of it")]
 mod support;
@@ -137,6 +138,35 @@ fn a_variant_for_another_kind_of_device_says_so_and_starts_no_worker() {
     assert_eq!(results.cells.iter().filter(|cell| cell.variant.as_deref() == Some("fast")).count(), 8);
     let listed = text(&place.run(Path::new(RUNNER), place.folder.path(), &["list", "--registry", "registry.toml"])).0;
     assert!(listed.contains(":fast") && listed.contains("(only on cuda)"), "{listed}");
+}
+
+#[test]
+fn a_variant_with_a_limit_of_threads_gets_no_more_processors_and_its_rows_say_so() {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        eprintln!("skipped: one processor");
+        return;
+    }
+    let place = Place::new("./worker");
+    let record = "grep Cpus_allowed_list /proc/self/status; echo $OMP_NUM_THREADS";
+    let worker = example("oracle_worker");
+    place.script("worker", &format!("PATH=/usr/bin:/bin; ({record}) >>told; exec {}", worker.display()));
+    let registry = std::fs::read_to_string(place.file("registry.toml")).unwrap();
+    let described = "description = \"as it should be\"";
+    std::fs::write(place.file("registry.toml"), registry.replace(described, &format!("{described}\nthreads = 1")))
+        .unwrap();
+    let cell = ["--strategies", "oracle:right", "--workloads", "logreg", "--batch-sizes", "8", "--modes", "private"];
+    let output =
+        place.runner(&[&["--all", "--threads", "2", "--workers", ".", "--out", "out"], &cell as &[&str]].concat());
+    let (said, errors) = text(&output);
+    let results =
+        Results::load(&place.file("out/results.json")).unwrap_or_else(|error| panic!("{error}: {said}{errors}"));
+    let [row] = &results.cells[..] else { panic!("{said}{errors}") };
+    assert_eq!((row.status, row.threads, results.config.threads), (Status::Ok, 1, 2), "{:?}", row.reason);
+    assert_eq!(results.environment.contenders[0].threads, 1);
+    let told = std::fs::read_to_string(place.file("told")).unwrap();
+    let (processors, variables): (Vec<&str>, Vec<&str>) = told.lines().partition(|line| line.contains("Cpus"));
+    assert!(!variables.is_empty() && variables.iter().all(|threads| *threads == "1"), "{told}");
+    assert!(processors.iter().all(|line| !line.contains(['-', ','])), "one processor: {told}");
 }
 
 #[test]

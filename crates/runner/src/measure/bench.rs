@@ -35,6 +35,13 @@ pub struct Bench<'a> {
     pub device_missing: Option<&'a str>,
 }
 
+/// The logical processors that a process of so many threads is confined to: one per thread.
+pub fn cpus(threads: usize) -> Vec<usize> {
+    let mut cpus = usable_cpus();
+    cpus.truncate(threads);
+    cpus
+}
+
 /// Why the device that `config` asks for is not on this machine, as a reason for a row; `None` if it is.
 pub fn device_missing(config: &Config) -> Option<String> {
     let Device::Cuda(ordinal) = config.device else { return None };
@@ -54,21 +61,15 @@ impl Bench<'_> {
         }
         let launcher =
             self.toolbox.launcher(&contender.strategy).map_err(|missing| unavailable(missing.to_string()))?;
+        let threads = contender.threads(self.config.threads);
         Ok(Launch {
             program: launcher.program.clone(),
             args: launcher.args.clone(),
             env: launcher.env.clone().into_iter().collect(),
-            cpus: self.cpus(),
-            threads: self.config.threads,
+            cpus: cpus(threads),
+            threads,
             log,
         })
-    }
-
-    /// The logical processors that every contender is confined to: one per thread.
-    pub fn cpus(&self) -> Vec<usize> {
-        let mut cpus = usable_cpus();
-        cpus.truncate(self.config.threads);
-        cpus
     }
 
     /// Where and how `contender` runs.
@@ -76,7 +77,7 @@ impl Bench<'_> {
         Settings {
             variant: contender.variant.clone(),
             device: self.config.device,
-            threads: self.config.threads,
+            threads: contender.threads(self.config.threads),
             noise_seed: None,
         }
     }

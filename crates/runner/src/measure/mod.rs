@@ -28,7 +28,7 @@ use crate::registry::Contender;
 use crate::session::{self, failed};
 use crate::verify::Verdict;
 use crate::worker::WorkerError;
-use bench::{Bench, cache_variables, log_file};
+use bench::{Bench, cache_variables, cpus, log_file};
 use plan::PlannedCell;
 use progress::Progress;
 use rows::{ResumeError, Rows};
@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         progress.now("measuring the machine's peak");
-        match calibrate(&self.bench.cpus(), config.threads, self.bench.guard) {
+        match calibrate(&cpus(config.threads), config.threads, self.bench.guard) {
             Ok(calibration) => {
                 let (flops, bytes) = (calibration.flops_per_s / 1e9, calibration.bytes_per_s / 1e9);
                 progress.line(&format!("the machine's peak: {flops:.1} GFLOP/s, {bytes:.1} GB/s"));
