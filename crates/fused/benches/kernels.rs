@@ -68,6 +68,7 @@ fn bench_affine<I: Isa>(group: &mut Group<'_>, isa: I, plan: &Plan, i: usize, af
                 isa.dispatch(Product {
                     inputs: &inputs,
                     rows,
+                    scattered: false,
                     segments,
                     weights: &weights,
                     panels: affine.panels,
@@ -90,6 +91,7 @@ fn bench_affine<I: Isa>(group: &mut Group<'_>, isa: I, plan: &Plan, i: usize, af
                         isa.dispatch(Product {
                             inputs: &gradients,
                             rows: rows.first(block * pixels),
+                            scattered: false,
                             segments,
                             weights: &transposed[phase.start..],
                             panels: phase.panels,
@@ -181,6 +183,7 @@ fn bench_lstm_products<I: Isa>(group: &mut Group<'_>, isa: I, plan: &Plan, i: us
             isa.dispatch(Product {
                 inputs: &outputs,
                 rows: lstm.from_hidden.first(block),
+                scattered: false,
                 segments: &hidden_segment,
                 weights: &weights,
                 panels: lstm.panels,
@@ -197,6 +200,7 @@ fn bench_lstm_products<I: Isa>(group: &mut Group<'_>, isa: I, plan: &Plan, i: us
             isa.dispatch(Product {
                 inputs: &gates,
                 rows: lstm.to_hidden.first(block),
+                scattered: false,
                 segments: &gate_segment,
                 weights: &transposed,
                 panels: lstm.transposed_hidden(),

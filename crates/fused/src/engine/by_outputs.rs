@@ -264,6 +264,7 @@ impl Owner {
         isa.dispatch(Product {
             inputs: data.numbers(),
             rows: self.rows[0].first(count),
+            scattered: true,
             segments: &pair.first.segments,
             // SAFETY: parameters are written when all threads have met once more.
             weights: unsafe { theta.read(from..from + self.panels.reach()) },
@@ -278,6 +279,7 @@ impl Owner {
         isa.dispatch(Product {
             inputs: &self.hidden,
             rows: self.rows[1].first(count),
+            scattered: false,
             segments: &[Segment::first(self.outputs.len())],
             // SAFETY: as above.
             weights: unsafe { theta.read(from..from + second.reach()) },
@@ -324,6 +326,7 @@ impl Owner {
         isa.dispatch(Product {
             inputs: &self.logit_gradients,
             rows: self.rows[2].first(count),
+            scattered: false,
             segments: &[Segment::first(outputs)],
             // SAFETY: these are this thread's own; what lies behind the last ones is nobody's.
             weights: unsafe { transposed.read(from..from + panels.reach()) },

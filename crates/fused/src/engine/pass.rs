@@ -42,6 +42,7 @@ pub fn forward<I: Isa>(context: &Context<'_, I>, worker: &mut Worker, examples: 
                     context.isa.dispatch(Product {
                         inputs: input,
                         rows: group.rows.first(examples * group.pixels),
+                        scattered: false,
                         segments: &group.segments,
                         weights: &context.theta[affine.parameters.start..],
                         panels: affine.panels,
@@ -156,6 +157,7 @@ fn affine_backward<I: Isa>(
             context.isa.dispatch(Product {
                 inputs: output_gradient,
                 rows: group.rows.first(examples * group.pixels),
+                scattered: false,
                 segments: &group.segments,
                 weights: &context.transposed[base + phase.start..],
                 panels: phase.panels,
@@ -186,6 +188,7 @@ fn lstm_forward<I: Isa>(
         context.isa.dispatch(Product {
             inputs: &input[from.value.at(t, 0)..],
             rows: lstm.from_inputs.first(examples),
+            scattered: false,
             segments: &input_segment,
             weights,
             panels,
@@ -198,6 +201,7 @@ fn lstm_forward<I: Isa>(
             context.isa.dispatch(Product {
                 inputs: &output[to.value.at(t - 1, 0)..],
                 rows: lstm.from_hidden.first(examples),
+                scattered: false,
                 segments: &hidden_segment,
                 weights,
                 panels,
@@ -262,6 +266,7 @@ fn lstm_backward<I: Isa>(
             context.isa.dispatch(Product {
                 inputs: &state.gates[gates.at(t, 0)..],
                 rows: rows.first(examples),
+                scattered: false,
                 segments: &gate_segment,
                 weights: &context.transposed[base..],
                 panels: lstm.transposed_inputs(),
@@ -275,6 +280,7 @@ fn lstm_backward<I: Isa>(
             context.isa.dispatch(Product {
                 inputs: &state.gates[gates.at(t, 0)..],
                 rows: lstm.to_hidden.first(examples),
+                scattered: false,
                 segments: &gate_segment,
                 weights,
                 panels: transposed,

@@ -10,7 +10,10 @@
 
 use super::{Groups, few_outputs};
 use crate::layout::{PANEL, Panels, Row, RowsRef, Segment};
-use crate::simd::{Isa, Kernel};
+use crate::simd::{Isa, Kernel, prefetch};
+
+/// Numbers in a cache line.
+const LINE: usize = 64 / size_of::<f32>();
 
 /// What the outputs begin with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +43,9 @@ pub struct Product<'a> {
     pub inputs: &'a [f32],
     /// Where each row's inputs, outputs and mask begin.
     pub rows: RowsRef<'a>,
+    /// Whether the rows lie far apart and are read for the first time: the processor is then asked for those of a tile
+    /// while the one before it is computed.
+    pub scattered: bool,
     /// Which inputs of a row are multiplied, and by which weights.
     pub segments: &'a [Segment],
     /// The panels, and what [`Panels::reach`] beyond them.
@@ -87,10 +93,13 @@ impl Kernel for Product<'_> {
             let vectors = count * vectors_of_panel;
             // SAFETY: `check` has passed.
             unsafe {
-                match vectors {
-                    1 => strip::<I, 1>(isa, &mut self, panel, PANEL),
-                    2 => strip::<I, 2>(isa, &mut self, panel, PANEL),
-                    3 if I::VECTORS >= 3 => strip::<I, 3>(isa, &mut self, panel, PANEL),
+                match (vectors, self.scattered && panel == 0) {
+                    (1, false) => strip::<I, 1, false>(isa, &mut self, panel, PANEL),
+                    (2, false) => strip::<I, 2, false>(isa, &mut self, panel, PANEL),
+                    (3, false) if I::VECTORS >= 3 => strip::<I, 3, false>(isa, &mut self, panel, PANEL),
+                    (1, true) => strip::<I, 1, true>(isa, &mut self, panel, PANEL),
+                    (2, true) => strip::<I, 2, true>(isa, &mut self, panel, PANEL),
+                    (3, true) if I::VECTORS >= 3 => strip::<I, 3, true>(isa, &mut self, panel, PANEL),
                     _ => unreachable!("groups of at most VECTORS"),
                 }
             }
@@ -105,47 +114,55 @@ impl Kernel for Product<'_> {
             // SAFETY: `check` has passed.
             unsafe {
                 if rest > I::LANES {
-                    strip::<I, 2>(isa, &mut self, full, rest);
+                    strip::<I, 2, false>(isa, &mut self, full, rest);
                 } else {
-                    strip::<I, 1>(isa, &mut self, full, rest);
+                    strip::<I, 1, false>(isa, &mut self, full, rest);
                 }
             }
         }
     }
 }
 
-/// All rows times `V` vectors of outputs from `panel` on, whose panels are `width` wide.
+/// All rows times `V` vectors of outputs from `panel` on, whose panels are `width` wide; `AHEAD` if the rows are to be
+/// fetched a tile ahead.
 ///
 /// # Safety
 ///
 /// `product.check` has passed, and the vectors begin in the product's panels.
 #[inline(always)]
-unsafe fn strip<I: Isa, const V: usize>(isa: I, product: &mut Product<'_>, panel: usize, width: usize) {
+unsafe fn strip<I: Isa, const V: usize, const AHEAD: bool>(
+    isa: I,
+    product: &mut Product<'_>,
+    panel: usize,
+    width: usize,
+) {
     let rows = product.rows.rows();
     let groups = Groups::new(rows.len(), I::ROWS[V - 1]);
     let (mut row, mut group) = (0, 0);
     while row < rows.len() {
         let count = groups.size(group);
         let these = &rows[row..row + count];
-        // SAFETY: as the caller says, and `these` has `count` rows.
+        let next = &rows[(row + count).min(rows.len() - count)..];
+        // SAFETY: as the caller says, and `these` and `next` have `count` rows.
         unsafe {
-            with_constant!(count, I::ROWS[V - 1], R => tile::<I, R, V>(isa, product, these, panel, width));
+            with_constant!(count, I::ROWS[V - 1], R => tile::<I, R, V, AHEAD>(isa, product, these, next, panel, width));
         }
         row += count;
         group += 1;
     }
 }
 
-/// `R` rows times `V` vectors of outputs.
+/// `R` rows times `V` vectors of outputs; the `next` rows are those of the tile that follows.
 ///
 /// # Safety
 ///
-/// As [`strip`]; `rows` has `R` rows.
+/// As [`strip`]; `rows` and `next` have at least `R` rows.
 #[inline(always)]
-unsafe fn tile<I: Isa, const R: usize, const V: usize>(
+unsafe fn tile<I: Isa, const R: usize, const V: usize, const AHEAD: bool>(
     isa: I,
     product: &mut Product<'_>,
     rows: &[Row],
+    next: &[Row],
     panel: usize,
     width: usize,
 ) {
@@ -192,6 +209,11 @@ unsafe fn tile<I: Isa, const R: usize, const V: usize>(
             let mut weight = start.add(segment.weight as usize * width);
             let end = segment.offset as usize + segment.len as usize;
             for k in segment.offset as usize..end {
+                if AHEAD && k % LINE == 0 {
+                    for r in 0..R {
+                        prefetch(product.inputs.as_ptr().wrapping_add(next.get_unchecked(r).input as usize + k));
+                    }
+                }
                 let mut factors = [isa.splat(0.0); V];
                 for v in 0..V {
                     factors[v] = isa.load(weight.add(v * next_vector));

@@ -159,3 +159,15 @@ pub unsafe trait Isa: Copy + Send + Sync + 'static {
     /// The nearest `i32` (ties to even) to each number, which must be in range.
     fn to_i32(self, a: Self::F32) -> Self::U32;
 }
+
+/// Has the processor fetch the cache line of this address, where one can: a hint, and any address will do.
+#[inline(always)]
+pub fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has SSE, and a prefetch faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}

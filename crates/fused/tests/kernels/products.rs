@@ -127,6 +127,8 @@ impl Case {
         isa.dispatch(Product {
             inputs: &self.inputs,
             rows: self.rows.first(self.count),
+            // Only a hint.
+            scattered: self.count % 2 == 1,
             segments: &self.segments,
             weights: &self.weights,
             panels: self.panels,
@@ -212,6 +214,7 @@ pub fn a_relu_in_a_product_keeps_nan<I: Isa>(isa: I) {
         isa.dispatch(Product {
             inputs: &[1.0, f32::NAN, f32::INFINITY],
             rows: rows.first(3),
+            scattered: false,
             segments: &[Segment::first(1)],
             weights: &weights,
             panels,
