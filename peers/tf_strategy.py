@@ -49,7 +49,7 @@ class TfStrategy(Strategy):
     @staticmethod
     def threads():
         """The size of the pool that kernels compute in, as the kernel of the machine sees it."""
-        return threads_named("tf_Compute") or tf.config.threading.get_intra_op_parallelism_threads()
+        return threads_named("tf_Compute") or 0
 
     def versions(self):
         """Of what else computes."""

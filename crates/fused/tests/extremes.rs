@@ -27,14 +27,14 @@ fn max_pool(size: usize) -> Layer {
     Layer::MaxPool2d { kernel_size: Pair { h: size, w: size }, stride: None }
 }
 
-/// One for each way to get at a norm: rank one; rank one in two layers; kept or ghost.
+/// One for each way to get at a norm: rank one; rank one in two layers, which two threads divide by outputs; kept or ghost.
 fn models() -> [ModelSpec; 3] {
     use Layer::{Flatten, Relu};
     use Loss::CrossEntropy;
     let convolutions = vec![conv(2, 5, 3), Relu, max_pool(2), conv(5, 20, 2), Relu, Flatten, linear(80, 3)];
     [
         model("linear", ModelInput::Features(19), CrossEntropy, vec![linear(19, 4)]),
-        model("two layers", ModelInput::Features(7), CrossEntropy, vec![linear(7, 18), Relu, linear(18, 3)]),
+        model("two layers", ModelInput::Features(40), CrossEntropy, vec![linear(40, 34), Relu, linear(34, 3)]),
         model("convolutions", ModelInput::Image([2, 8, 8]), CrossEntropy, convolutions),
     ]
 }
@@ -48,12 +48,16 @@ fn job(model: &ModelSpec, change: impl FnOnce(&mut [f32])) -> Load {
     job
 }
 
-/// Private steps on all five examples, on the changed one, and on all others, in every variant.
+/// Private steps on all five examples, on the changed one, and on all others, in every variant, on one thread and on two.
 fn check(job: &Load, clip_norms: &[f64], non_finite: bool) {
     let gradients = gradients(job);
     assert_eq!(!gradients[2].is_finite(), non_finite, "{}: {:?}", job.model.name, gradients[2]);
-    for variant in variants(job) {
-        let mut strategy = load(job, variant, 1);
+    if job.model.name == "two layers" {
+        assert!(load(job, "best", 2).plan().most_by_outputs(2) >= 5);
+    }
+    let threads = |variant| [(variant, 1), (variant, 2)];
+    for (variant, threads) in variants(job).into_iter().flat_map(threads) {
+        let mut strategy = load(job, variant, threads);
         for clip_norm in clip_norms {
             for indices in [&[0, 1, 2, 3, 4][..], &[2], &[0, 1, 3, 4]] {
                 let before = strategy.non_finite_examples().expect("a number");
@@ -61,9 +65,10 @@ fn check(job: &Load, clip_norms: &[f64], non_finite: bool) {
                 let batch = BatchRef { indices, mask: &mask };
                 let error = error_of_step(&mut strategy, job, &gradients, (Mode::Private, *clip_norm), &batch);
                 let name = &job.model.name;
-                assert!(error <= TOLERANCE, "{name}, {variant}, C = {clip_norm:e}, examples {indices:?}: {error:e}");
+                let name = format!("{name}, {variant}, {threads} threads");
+                assert!(error <= TOLERANCE, "{name}, C = {clip_norm:e}, examples {indices:?}: {error:e}");
                 let counted = strategy.non_finite_examples().expect("a number") - before;
-                assert_eq!(counted, u64::from(non_finite && indices.contains(&2)), "{name}, {variant}: {indices:?}");
+                assert_eq!(counted, u64::from(non_finite && indices.contains(&2)), "{name}: {indices:?}");
             }
         }
     }

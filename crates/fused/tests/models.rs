@@ -248,7 +248,15 @@ fn a_small_step_of_portable_code() {
         Layer::MeanOverTime,
         Layer::Linear { in_features: 5, out_features: 2 },
     ];
-    for model in [images, tokens] {
+    // Two linear layers, large enough for two threads to divide them by outputs.
+    let mut pair = model("small pair".into(), ModelInput::Features(40));
+    pair.layers = vec![
+        Layer::Linear { in_features: 40, out_features: 32 },
+        Layer::Relu,
+        Layer::Linear { in_features: 32, out_features: 2 },
+    ];
+    assert!(load(&job(&pair, 3), "portable", 2).plan().most_by_outputs(2) >= 3);
+    for model in [images, tokens, pair] {
         let job = job(&model, 3);
         let gradients = gradients(&job);
         let mut strategy = load(&job, "portable", 2);

@@ -173,6 +173,13 @@ impl<'a> Faulty<'a> {
         let error = |kind, message: &str| Some(Reply::Error { kind, message: message.into() });
         match self.fault.split_once('=').unwrap_or((self.fault, "")) {
             ("none" | "bad-exit" | "skip" | "stale" | "other-data", _) => return reply,
+            ("one-thread-more", _) => {
+                let Some(Reply::Loaded { load_s, data_sha256, mut description, kernels }) = reply else {
+                    panic!("only what is loaded has threads")
+                };
+                description.threads += 1;
+                return Some(Reply::Loaded { load_s, data_sha256, description, kernels });
+            }
             ("crash", _) => {
                 eprintln!("Traceback (most recent call last):\nValueError: the tests asked for it\n");
                 std::process::exit(3);

@@ -144,6 +144,13 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
         ("idle", "skip", "step", Status::Disqualified, ""),
         // It takes the right steps and counts them right, on the batches of its first epoch again and again.
         ("stale", "stale", "epoch", Status::Failed, "other batches than all contenders were sent: SHA-256"),
+        (
+            "crowd",
+            "one-thread-more",
+            "load",
+            Status::Failed,
+            "asked for device cpu, 1 threads, variant default; the worker",
+        ),
         ("outsider", "other-data", "load", Status::Failed, "other data set than all contenders were sent: SHA-256"),
     ];
     let faults = contenders.map(|(name, fault, stage, ..)| (name, fault, stage));

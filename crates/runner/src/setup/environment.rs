@@ -226,7 +226,8 @@ fn uv(host: &Host, python: &Python) -> Result<Uv, String> {
     }
     let python = python.executable.display();
     Err(format!(
-        "{python} could not install uv, for the reason above: install uv, or python3 with venv and pip, and check the network; then run `runner setup` again"
+        "{python} could not install uv, which takes python3 with venv and pip, {}",
+        why(&host.envs, free_gigabytes(&host.envs))
     ))
 }
 
