@@ -13,8 +13,9 @@ use dpsgd_conformance::synthetic;
 use dpsgd_core::{BatchRef, Mode, ModelSpec, Strategy};
 use dpsgd_fused::Fused;
 use dpsgd_fused::kernels::{
-    Finish, GhostNorm, Held, LstmCell, LstmCellGradient, Pool, PoolGradient, Pooling, Product, Start, WeightGradient,
-    Window, covering, runs,
+    CrossEntropyGradient, Finish, GhostNorm, Held, LstmCell, LstmCellGradient, Mask, Places, Pool, PoolGradient,
+    Pooling, Product, RankOneNorms, Relu, Scale, ScaleExamples, ScaledAdd, SquaredNorm, SquaredNorms, Start,
+    WeightGradient, Window, covering, runs,
 };
 use dpsgd_fused::layout::{Frame, Grid, Margins, Panels, Position, SLACK};
 use dpsgd_fused::plan::{Affine, Edge, Lstm, Method, Methods, Operation, Plan, RowGroup};
@@ -310,6 +311,78 @@ fn lstm_cell<I: Isa>(criterion: &mut Criterion, isa: I) {
     group.finish();
 }
 
+/// What goes number by number: over one example's kept gradients (as many as `mnist-cnn` has), or over a block of examples
+/// with `ffnn`'s inputs.
+fn elementwise<I: Isa>(criterion: &mut Criterion, isa: I) {
+    const KEPT: usize = 26_010;
+    let mut group = group(criterion, "number by number".into());
+    let (from, mut to) = (numbers(KEPT), numbers(KEPT));
+    group.throughput(Throughput::Elements(KEPT as u64));
+    group.bench_function("squared norm", |bencher| bencher.iter(|| isa.dispatch(SquaredNorm(black_box(&from)))));
+    group.bench_function("clipped gradient added to the sum", |bencher| {
+        bencher.iter(|| {
+            isa.dispatch(ScaledAdd { by: black_box(0.5), from: &from, to: black_box(&mut to), accumulate: true });
+        });
+    });
+    group.bench_function("scaled in place", |bencher| {
+        bencher.iter(|| isa.dispatch(Scale { by: black_box(1.0), values: black_box(&mut to) }));
+    });
+    group.bench_function("ReLU", |bencher| {
+        bencher.iter(|| isa.dispatch(Relu { from: black_box(&from), to: black_box(&mut to) }));
+    });
+    let value = numbers(KEPT);
+    group.bench_function("gradient of ReLU", |bencher| {
+        bencher.iter(|| isa.dispatch(Mask { value: &value, gradient: black_box(&from), to: black_box(&mut to) }));
+    });
+
+    const EXAMPLES: usize = 64;
+    const INPUTS: usize = 104;
+    const OUTPUTS: usize = 10;
+    let (values, mut outputs) = (numbers(EXAMPLES * INPUTS + SLACK), numbers(EXAMPLES * INPUTS + SLACK));
+    let (squares, mut norms) = (vec![1.0; EXAMPLES], vec![0.0; EXAMPLES]);
+    group.throughput(Throughput::Elements((EXAMPLES * INPUTS) as u64));
+    group.bench_function(format!("squared norms of {EXAMPLES} x {INPUTS}"), |bencher| {
+        bencher.iter(|| {
+            let (values, places) = (black_box(&values[..]), Places::Pitch(INPUTS));
+            isa.dispatch(SquaredNorms { values, places, len: INPUTS, norms: black_box(&mut norms) });
+        });
+    });
+    group.bench_function(format!("rank-one norms of {EXAMPLES} x {INPUTS}"), |bencher| {
+        bencher.iter(|| {
+            isa.dispatch(RankOneNorms {
+                input_squares: black_box(&squares),
+                bias: 1.0,
+                gradients: &values,
+                gradient_pitch: INPUTS,
+                gradient_len: INPUTS,
+                norms: black_box(&mut norms),
+            });
+        });
+    });
+    let factors: Vec<f32> = (0..EXAMPLES).map(|example| if example % 2 == 0 { -1.0 } else { 1.0 }).collect();
+    group.bench_function(format!("{EXAMPLES} x {INPUTS} by their clip factors"), |bencher| {
+        bencher.iter(|| {
+            let values = black_box(&mut outputs[..]);
+            isa.dispatch(ScaleExamples { values, pitch: INPUTS, len: INPUTS, factors: &factors });
+        });
+    });
+    let classes: Vec<u32> = (0..EXAMPLES as u32).map(|example| example % OUTPUTS as u32).collect();
+    group.throughput(Throughput::Elements((EXAMPLES * OUTPUTS) as u64));
+    group.bench_function(format!("gradient of cross entropy, {EXAMPLES} x {OUTPUTS}"), |bencher| {
+        bencher.iter(|| {
+            isa.dispatch(CrossEntropyGradient {
+                logits: black_box(&values),
+                pitch: OUTPUTS,
+                gradients: &mut outputs,
+                gradient_pitch: OUTPUTS,
+                outputs: OUTPUTS,
+                classes: &classes,
+            });
+        });
+    });
+    group.finish();
+}
+
 /// The end of a step, one thread: a step on an empty batch is nothing else.
 fn update(criterion: &mut Criterion) {
     let mut group = group(criterion, "update".into());
@@ -340,6 +413,7 @@ fn all<I: Isa>(criterion: &mut Criterion, isa: I) {
     affine_maps(criterion, isa);
     pooling(criterion, isa);
     lstm_cell(criterion, isa);
+    elementwise(criterion, isa);
     update(criterion);
 }
 
