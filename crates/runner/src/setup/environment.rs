@@ -226,7 +226,7 @@ fn uv(host: &Host, python: &Python) -> Result<Uv, String> {
     }
     let python = python.executable.display();
     Err(format!(
-        "{python} could not install uv, which takes python3 with venv and pip, {}",
+        "{python} could not install uv: install uv, or python3 with venv and pip, if these are missing; else it failed {}",
         why(&host.envs, free_gigabytes(&host.envs))
     ))
 }
