@@ -51,14 +51,7 @@ pub struct Engine<I: Isa> {
     isa: I,
     plan: Plan,
     data: Data,
-    theta: Buffer,
-    /// The weights that backward products need, transposed, one operation after another.
-    transposed: Buffer,
-    /// Of each operation, how its weights get there.
-    runs: Vec<Runs>,
-    /// One after another, the threads' sums of gradients.
-    sums: Buffer,
-    pitch: usize,
+    parameters: Parameters,
     active: Vec<bool>,
     /// The rows of an averaged embedding whose sums each thread makes.
     table_rows: Vec<Range<usize>>,
@@ -67,10 +60,22 @@ pub struct Engine<I: Isa> {
     by_outputs: Option<ByOutputs>,
     /// What each thread updates.
     parts: Vec<Vec<Part>>,
-    key: Key,
-    steps: u64,
     non_finite: u64,
     threads: Threads,
+}
+
+/// The parameters, and what steps change them by.
+struct Parameters {
+    theta: Buffer,
+    /// The weights that backward products need, transposed, one operation after another.
+    transposed: Buffer,
+    /// Of each operation, how its weights get there.
+    runs: Vec<Runs>,
+    /// One after another, the threads' sums of gradients.
+    sums: Buffer,
+    pitch: usize,
+    key: Key,
+    steps: u64,
 }
 
 /// Some parameters of one operation.
@@ -90,19 +95,21 @@ impl<I: Isa> Engine<I> {
         let data = Data::new(dataset, input);
         Engine {
             isa,
-            theta: Buffer::zeros(plan.parameters + SLACK),
-            transposed: Buffer::zeros(transposed + SLACK),
-            runs,
-            sums: Buffer::zeros(pitch * count),
-            pitch,
+            parameters: Parameters {
+                theta: Buffer::zeros(plan.parameters + SLACK),
+                transposed: Buffer::zeros(transposed + SLACK),
+                runs,
+                sums: Buffer::zeros(pitch * count),
+                pitch,
+                key,
+                steps: 0,
+            },
             active: vec![false; count],
             table_rows: plan.averaged().map_or(Vec::new(), |table| embedding::shares(table, &data, count)),
             workers: (0..count).map(|_| Worker::new(&plan)).collect(),
             by_outputs: ByOutputs::new(&plan, &data, count),
             data,
             parts: parts(&plan, count),
-            key,
-            steps: 0,
             non_finite: 0,
             threads,
             plan,
@@ -112,9 +119,8 @@ impl<I: Isa> Engine<I> {
     /// Every thread's sum over its share of the batch. The sum of an embedding whose mean is taken is the first thread's,
     /// and all threads add to it, each to rows of its own.
     fn accumulate(&mut self, batch: &BatchRef<'_>, examples: usize, dp: &DpSgd) {
-        let Engine {
-            isa, plan, data, theta, transposed, runs, sums, pitch, workers, threads, active, table_rows, ..
-        } = self;
+        let Engine { isa, plan, data, parameters, workers, threads, active, table_rows, .. } = self;
+        let Parameters { theta, transposed, runs, sums, pitch, .. } = parameters;
         let count = threads.count();
         let context = pass::Context { isa: *isa, plan, data, theta, transposed, runs, clip_norm: clip_norm(dp) };
         let (sums, pitch) = (Shared::new(sums), *pitch);
@@ -163,21 +169,11 @@ impl<I: Isa> Engine<I> {
         rate: f32,
         noise: Option<f32>,
     ) -> bool {
-        let Engine { isa, plan, data, theta, transposed, runs, sums, pitch, by_outputs, key, steps, threads, .. } =
-            self;
+        let Engine { isa, plan, data, parameters, by_outputs, threads, .. } = self;
         let Some(by_outputs) = by_outputs.as_mut().filter(|by_outputs| examples <= by_outputs.most) else {
             return false;
         };
-        let change = Change {
-            theta: Shared::new(theta),
-            transposed: Shared::new(transposed),
-            runs,
-            sums: Shared::new(sums),
-            pitch: *pitch,
-            rate,
-            noise: noise.map(|scale| Noise { key, step: *steps, scale }),
-        };
-        *steps += 1;
+        let change = parameters.change(rate, noise);
         let job = Job { isa: *isa, plan, data, batch, examples, clip_norm: clip_norm(dp), change };
         self.non_finite += by_outputs.step(threads, &job);
         true
@@ -185,22 +181,12 @@ impl<I: Isa> Engine<I> {
 
     /// theta <- theta - rate (sum + noise), and the transposed weights with it.
     fn update(&mut self, rate: f32, noise: Option<f32>) {
-        let Engine { isa, plan, theta, transposed, runs, sums, pitch, active, parts, key, steps, threads, .. } = self;
+        let Engine { isa, plan, parameters, active, parts, threads, .. } = self;
         let active: &[bool] = active;
         // Of what all threads summed in the first one's sum.
         let first_active = [active.contains(&true)];
         let isa = *isa;
-        let change = Change {
-            theta: Shared::new(theta),
-            transposed: Shared::new(transposed),
-            runs,
-            sums: Shared::new(sums),
-            pitch: *pitch,
-            rate,
-            noise: noise.map(|scale| Noise { key, step: *steps, scale }),
-        };
-        // First, so that not even a step that fails midway leaves its noise to another.
-        *steps += 1;
+        let change = parameters.change(rate, noise);
         threads.run(&|thread| {
             for part in &parts[thread] {
                 let (clear, active) = match &plan.operations[part.operation] {
@@ -212,6 +198,25 @@ impl<I: Isa> Engine<I> {
                 unsafe { change.apply(isa, part, active, clear) };
             }
         });
+    }
+}
+
+impl Parameters {
+    /// What the next step does to them. That step counts from here on, so that not even one that fails midway leaves its
+    /// noise to another.
+    fn change(&mut self, rate: f32, noise: Option<f32>) -> Change<'_> {
+        let Parameters { theta, transposed, runs, sums, pitch, key, steps } = self;
+        let step = *steps;
+        *steps += 1;
+        Change {
+            theta: Shared::new(theta),
+            transposed: Shared::new(transposed),
+            runs,
+            sums: Shared::new(sums),
+            pitch: *pitch,
+            rate,
+            noise: noise.map(|scale| Noise { key, step, scale }),
+        }
     }
 }
 
@@ -302,7 +307,7 @@ impl<I: Isa> Step for Engine<I> {
     }
 
     fn outputs(&mut self, examples: &[u32]) -> Vec<f32> {
-        let Engine { isa, plan, data, theta, transposed, runs, workers, .. } = self;
+        let Engine { isa, plan, data, parameters: Parameters { theta, transposed, runs, .. }, workers, .. } = self;
         let context = pass::Context { isa: *isa, plan, data, theta, transposed, runs, clip_norm: None };
         let blocks = examples.chunks(plan.block);
         blocks.flat_map(|block| workers[0].outputs(&context, block)).collect()
@@ -311,22 +316,23 @@ impl<I: Isa> Step for Engine<I> {
     fn read(&self, params: &mut Params) {
         for (tensor, map) in params.tensors.iter_mut().zip(&self.plan.tensors) {
             for (i, value) in tensor.values.iter_mut().enumerate() {
-                *value = self.theta[map.place(i)];
+                *value = self.parameters.theta[map.place(i)];
             }
         }
     }
 
     fn write(&mut self, params: &Params) {
+        let Parameters { theta, transposed, runs, .. } = &mut self.parameters;
         for (tensor, map) in params.tensors.iter().zip(&self.plan.tensors) {
             for (i, value) in tensor.values.iter().enumerate() {
-                self.theta[map.place(i)] = *value;
+                theta[map.place(i)] = *value;
             }
         }
-        let transposed = Shared::new(&mut self.transposed);
-        for (operation, runs) in self.plan.operations.iter().zip(&self.runs) {
+        let transposed = Shared::new(transposed);
+        for (operation, runs) in self.plan.operations.iter().zip(&*runs) {
             let range = operation.parameters();
             // SAFETY: no thread is at work.
-            unsafe { runs.copy(range.clone(), &self.theta[range], transposed) };
+            unsafe { runs.copy(range.clone(), &theta[range], transposed) };
         }
     }
 
