@@ -93,15 +93,13 @@ pub fn install(host: &Host, python: &Python, spec: &Spec) -> Result<PathBuf, Str
         eprintln!("setup: {} is unfinished or out of date: making it anew", folder.display());
         fs::remove_dir_all(&folder).map_err(unwritable)?;
     }
-    check_room(&host.envs, *gigabytes)?;
+    check_room(host, *gigabytes)?;
     eprintln!("setup: installing {purpose}: {} (about {gigabytes} GB), once", folder.display());
     let uv = uv(host, python)?;
     let lock = spec.lock_file(host);
     let run = |what: &str, command: &mut Command| match status(command) {
         Ok(true) => Ok(()),
-        Ok(false) => {
-            Err(format!("uv could not {what} of {}, {}", lock.display(), why(&host.envs, free_gigabytes(&host.envs))))
-        }
+        Ok(false) => Err(format!("uv could not {what} of {}, {}", lock.display(), why(host))),
         Err(error) => Err(format!("uv could not {what} of {}: {error}; reinstall uv", lock.display())),
     };
     run(
@@ -118,13 +116,13 @@ pub fn install(host: &Host, python: &Python, spec: &Spec) -> Result<PathBuf, Str
     Ok(folder)
 }
 
-/// What may have stopped uv in a folder with so many gigabytes free, and the fix.
-fn why(envs: &Path, free: Option<f64>) -> String {
+/// What may have stopped uv, and the fix.
+fn why(host: &Host) -> String {
     // Less than the smallest package that matters.
-    match free {
+    match (host.free_gigabytes)(&host.envs) {
         Some(free) if free < 0.1 => format!(
             "and {} has {free:.2} GB free: free some, or name another folder with --envs; then run `runner setup` again",
-            envs.display()
+            host.envs.display()
         ),
         _ => {
             "for the reason above; check the network, and if this machine uses a package mirror, set UV_DEFAULT_INDEX \
@@ -132,11 +130,6 @@ fn why(envs: &Path, free: Option<f64>) -> String {
                 .into()
         }
     }
-}
-
-fn free_gigabytes(folder: &Path) -> Option<f64> {
-    let found = nix::sys::statvfs::statvfs(folder).ok()?;
-    Some(found.blocks_available() as f64 * found.fragment_size() as f64 / 1e9)
 }
 
 /// Runs `command` with its output on our stderr; whether it succeeded.
@@ -159,12 +152,12 @@ fn lock(envs: &Path) -> io::Result<File> {
 }
 
 /// Refuses to begin an installation that can't fit.
-fn check_room(envs: &Path, gigabytes: f64) -> Result<(), String> {
-    let Some(free) = free_gigabytes(envs) else { return Ok(()) };
+fn check_room(host: &Host, gigabytes: f64) -> Result<(), String> {
+    let Some(free) = (host.free_gigabytes)(&host.envs) else { return Ok(()) };
     if free >= gigabytes {
         return Ok(());
     }
-    let envs = envs.display();
+    let envs = host.envs.display();
     Err(format!("{envs}: {free:.1} GB free, {gigabytes} GB needed: free some, or name another folder with --envs"))
 }
 
@@ -227,20 +220,6 @@ fn uv(host: &Host, python: &Python) -> Result<Uv, String> {
     let python = python.executable.display();
     Err(format!(
         "{python} could not install uv: install uv, or python3 with venv and pip, if these are missing; else it failed {}",
-        why(&host.envs, free_gigabytes(&host.envs))
+        why(host)
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_installation_that_filled_the_disk_says_so() {
-        let full = why(Path::new("/here/.envs"), Some(0.004));
-        assert!(full.contains("/here/.envs has 0.00 GB free") && full.contains("--envs"), "{full}");
-        for free in [Some(20.0), None] {
-            assert!(why(Path::new("/here/.envs"), free).contains("check the network"), "{free:?}");
-        }
-    }
 }

@@ -1,5 +1,5 @@
-//! What setup starts from: the folders in play and the programs on PATH. Held in one value so that tests can give it
-//! a PATH of their own.
+//! What setup starts from: the folders in play, the programs on PATH, the room on disk. Held in one value so that tests
+//! can give it ones of their own.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use crate::checkout::Checkout;
 use crate::cli::Places;
 use crate::config::ConfigError;
 
-/// The folders in play and the programs on PATH.
+/// The folders in play, the programs on PATH, the room on disk.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The checkout.
@@ -27,6 +27,8 @@ pub struct Host {
     pub python: Option<PathBuf>,
     /// `--workers`, or those of a bundle.
     pub workers: Option<PathBuf>,
+    /// The free space of the file system of a folder, GB, if it can be read.
+    pub free_gigabytes: fn(&Path) -> Option<f64>,
 }
 
 impl Host {
@@ -67,6 +69,7 @@ impl Host {
                 .or_else(|| which(&search_path, Path::new("cargo"))),
             python,
             workers: places.workers.as_ref().map(absolute).or_else(|| checkout.bundled_workers()),
+            free_gigabytes,
             search_path,
             checkout,
         })
@@ -94,6 +97,11 @@ impl Host {
         let named = std::env::var("CXX").ok().filter(|name| !name.is_empty());
         named.iter().map(String::as_str).chain(["c++", "g++", "clang++"]).find_map(|name| self.which(name))
     }
+}
+
+fn free_gigabytes(folder: &Path) -> Option<f64> {
+    let found = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(found.blocks_available() as f64 * found.fragment_size() as f64 / 1e9)
 }
 
 fn which(search_path: &OsString, name: &Path) -> Option<PathBuf> {

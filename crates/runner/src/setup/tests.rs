@@ -88,6 +88,8 @@ impl Scratch {
             cargo: None,
             python: None,
             workers: None,
+            // Whatever the disk of this machine has.
+            free_gigabytes: |_| Some(100.0),
         }
     }
 
@@ -135,7 +137,7 @@ fn an_installation_that_fails_half_way_is_reported_and_repaired_by_the_next() {
     scratch.script("bin/uv", UV);
     scratch.write("no-network", "");
     let error = libtorch::find_or_install(&scratch.host()).unwrap_err();
-    assert!(error.contains("uv could not install the packages of") && error.contains("runner setup"), "{error}");
+    assert!(error.contains("uv could not install the packages of") && error.contains("check the network"), "{error}");
     assert_eq!(error.lines().count(), 1);
     assert_eq!(libtorch::find(&scratch.host()), Ok(None), "half an environment must not pass for one");
     let leftover = scratch.path("root/.envs/torch/leftover");
@@ -235,11 +237,22 @@ fn an_installation_that_cannot_fit_is_not_begun() {
     let scratch = Scratch::new();
     scratch.script("bin/python3", PYTHON);
     scratch.script("bin/uv", UV);
-    let python = python::Python::probe(&scratch.host(), &scratch.path("bin/python3")).unwrap();
-    let spec = environment::Spec { gigabytes: 1e9, ..environment::TORCH };
-    let error = environment::install(&scratch.host(), &python, &spec).unwrap_err();
-    assert!(error.contains("GB free, 1000000000 GB needed"), "{error}");
+    let host = Host { free_gigabytes: |_| Some(1.14), ..scratch.host() };
+    let error = libtorch::find_or_install(&host).unwrap_err();
+    assert!(error.contains(".envs: 1.1 GB free, 5 GB needed") && error.contains("--envs"), "{error}");
     assert!(!scratch.log().contains("uv "));
+}
+
+#[test]
+fn an_installation_that_filled_the_disk_says_so() {
+    let scratch = Scratch::new();
+    scratch.script("bin/python3", PYTHON);
+    scratch.script("bin/uv", UV);
+    scratch.write("no-network", "");
+    let host =
+        Host { free_gigabytes: |envs| Some(if envs.join("torch").exists() { 0.004 } else { 100.0 }), ..scratch.host() };
+    let error = libtorch::find_or_install(&host).unwrap_err();
+    assert!(error.contains(".envs has 0.00 GB free") && error.contains("--envs"), "{error}");
 }
 
 pub(super) fn registry(scratch: &Scratch, entries: &[(&str, &str)]) -> Registry {
