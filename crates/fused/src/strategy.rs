@@ -96,6 +96,19 @@ impl Fused {
     }
 }
 
+impl Fused {
+    /// Where the time of a step on a CUDA device goes: `steps` steps on `batch`, whose kernels are timed one by one. The
+    /// batch is of the data set and not empty, and there is a step at least.
+    pub fn profile(&mut self, batch: &BatchRef<'_>, steps: usize) -> Result<cuda::Profile, StrategyError> {
+        match &mut self.runs_on {
+            RunsOn::Processor(_) => {
+                Err(StrategyError::Unsupported("a processor's step is one kernel: profile it with `perf`".into()))
+            }
+            RunsOn::Cuda(cuda) => Ok(cuda.engine.profile(batch, &self.dp, steps)?),
+        }
+    }
+}
+
 impl OnCuda {
     /// Compiles, or finds compiled, the kernels for this model, and puts model and data on the device.
     fn new(

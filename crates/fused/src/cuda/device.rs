@@ -1,7 +1,10 @@
 //! What the strategy needs of a device. A CUDA device is one implementation; the tests have another, which runs the same
 //! kernels on the processor.
 
+use std::time::Instant;
+
 use dpsgd_core::Kernels;
+use dpsgd_core::cost::Cost;
 
 use super::arguments::Step;
 
@@ -41,11 +44,29 @@ pub trait Device {
     /// is done.
     fn replay(&mut self, recording: &Self::Recording) -> Result<(), DeviceError>;
 
+    /// Starts kernels one after another, and returns how long each took, in seconds, when all are done. Here, one is
+    /// waited for before the next begins, and the way there and back is in the times.
+    fn time(&mut self, launches: &[(Launch, Step)]) -> Result<Vec<f64>, DeviceError> {
+        self.synchronize()?;
+        let mut time = |(launch, step): &(Launch, Step)| {
+            let start = Instant::now();
+            self.launch(*launch, step)?;
+            self.synchronize()?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        launches.iter().map(&mut time).collect()
+    }
+
     /// Returns when all is done, with the error of what failed.
     fn synchronize(&mut self) -> Result<(), DeviceError>;
 
     /// Name of the device, such as `NVIDIA H100 80GB HBM3`.
     fn name(&self) -> String;
+
+    /// What it can do at the most; `None` if it doesn't say.
+    fn peak(&self) -> Option<Peak> {
+        None
+    }
 
     /// Where the kernels came from and how long that took, in words, once they are built.
     fn origin(&self) -> String;
@@ -75,6 +96,17 @@ pub struct Launch {
     pub threads: u32,
     /// Bytes of shared memory of a block.
     pub shared_bytes: u32,
+    /// What all blocks do, for profiles.
+    pub work: Cost,
+}
+
+/// What a device can do at the most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// Floating-point operations of f32 per second, without tensor cores.
+    pub flops: f64,
+    /// Bytes per second between its memory and its caches.
+    pub bytes_per_s: f64,
 }
 
 /// What a device offers.

@@ -1,10 +1,13 @@
 //! A step, carried out: which kernels are started when, on what.
 
+use std::time::Instant;
+
 use dpsgd_core::{BatchRef, Dataset, DpSgd, Inputs, Mode, ModelSpec, Params, Targets};
 
 use super::arguments::{Step, Varying};
 use super::device::{Device, DeviceError};
 use super::plan::Plan;
+use super::profile::Profile;
 use super::program::{Program, Purpose};
 use super::recordings::{Recordings, Take};
 use super::schedule::{Shape, launches, launches_of, whole};
@@ -185,6 +188,29 @@ impl<D: Device> Engine<D> {
                 self.device.launch_all(&launches)
             }
         }
+    }
+
+    /// Takes `steps` steps on a batch that is not empty, one at least, whose kernels are timed one by one, and as many as
+    /// they are taken otherwise; before them some that are not timed.
+    pub fn profile(&mut self, batch: &BatchRef<'_>, dp: &DpSgd, steps: usize) -> Result<Profile, DeviceError> {
+        // So many that the step has been recorded, and the device has found its clock.
+        for _ in 0..steps.max(2) {
+            self.step(batch, dp)?;
+        }
+        self.synchronize()?;
+        let start = Instant::now();
+        for _ in 0..steps {
+            self.step(batch, dp)?;
+        }
+        self.synchronize()?;
+        let step_s = start.elapsed().as_secs_f64() / steps as f64;
+        let shape = Shape::exact(dp.mode == Mode::Private, batch.examples());
+        // Those of the steps before read what was sent last, which still is there; noise is drawn anew all the same.
+        let launches = launches(&self.program, &self.plan, &self.base, shape);
+        let seconds = (0..steps).map(|_| self.device.time(&launches)).collect::<Result<Vec<_>, _>>()?;
+        let launches: Vec<_> = launches.into_iter().map(|(launch, _)| launch).collect();
+        let (device, peak) = (self.device.name(), self.device.peak());
+        Ok(Profile::new(device, peak, &self.program.names, &launches, &seconds, step_s))
     }
 
     /// Sends what the next launches read: it arrives when those before are done, as copies and kernels happen in the order

@@ -1,10 +1,12 @@
 //! A CUDA device, by way of `cudarc`.
 
+use std::ffi::c_void;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaGraph, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
+    result, sys,
 };
 use cudarc::nvrtc::Ptx;
 use dpsgd_core::Kernels;
@@ -12,7 +14,7 @@ use dpsgd_core::Kernels;
 use super::arguments::Step;
 use super::cache::Cache;
 use super::compile::{compile, options, version};
-use super::device::{Device, DeviceError, Launch, Limits};
+use super::device::{Device, DeviceError, Launch, Limits, Peak};
 use super::pinned::Pinned;
 
 // SAFETY: a struct of plain numbers, as the kernels have it.
@@ -213,6 +215,29 @@ impl Device for Hardware {
         recording.launch().map_err(failed("start a recorded step"))
     }
 
+    fn time(&mut self, launches: &[(Launch, Step)]) -> Result<Vec<f64>, DeviceError> {
+        let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let mark = |_| self.context.new_event(timed).map_err(failed("a mark between kernels"));
+        let marks = (0..=launches.len()).map(mark).collect::<Result<Vec<_>, _>>()?;
+        self.synchronize()?;
+        // Nothing starts before all has been asked for: or the device would wait for the processor between two kernels, and
+        // the marks would show that.
+        let microseconds = 500 + 50 * launches.len();
+        // SAFETY: the function takes a number in place of an address, and calls nothing of CUDA.
+        unsafe { result::stream::launch_host_function(self.stream.cu_stream(), hold, microseconds as *mut c_void) }
+            .map_err(failed("hold kernels back"))?;
+        let stream = self.stream.clone();
+        let set = |mark: &CudaEvent| mark.record(&stream).map_err(failed("a mark between kernels"));
+        set(&marks[0])?;
+        for ((launch, step), mark) in launches.iter().zip(&marks[1..]) {
+            self.launch(*launch, step)?;
+            set(mark)?;
+        }
+        self.synchronize()?;
+        let between = |pair: &[CudaEvent]| pair[0].elapsed_ms(&pair[1]).map(|elapsed| f64::from(elapsed) / 1e3);
+        marks.windows(2).map(between).collect::<Result<_, _>>().map_err(failed("the time between two marks"))
+    }
+
     fn synchronize(&mut self) -> Result<(), DeviceError> {
         self.stream.synchronize().map_err(failed("a kernel"))
     }
@@ -231,6 +256,23 @@ impl Device for Hardware {
         Some(self.took)
     }
 
+    fn peak(&self) -> Option<Peak> {
+        use sys::CUdevice_attribute_enum as Attribute;
+        let hertz = |attribute| 1e3 * self.attribute(attribute) as f64;
+        let lanes = lanes(self.context.compute_capability().ok()?)?;
+        let multiprocessors = self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+        let clock = hertz(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
+        let memory_clock = hertz(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
+        let bus_bits = self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH);
+        let peak = Peak {
+            // A multiplication and an addition at once.
+            flops: 2.0 * clock * (multiprocessors * lanes) as f64,
+            // On both edges of the clock.
+            bytes_per_s: 2.0 * memory_clock * bus_bits as f64 / 8.0,
+        };
+        (peak.flops > 0.0 && peak.bytes_per_s > 0.0).then_some(peak)
+    }
+
     fn name(&self) -> String {
         self.context.name().unwrap_or_else(|error| error.to_string())
     }
@@ -242,6 +284,21 @@ impl Device for Hardware {
         let driver = if known { format!("{}.{}", driver / 1000, driver % 1000 / 10) } else { "unknown".into() };
         vec![("cuda-driver".into(), driver), ("nvrtc".into(), self.compiler.clone())]
     }
+}
+
+/// Multiplications and additions of f32 that a multiprocessor of this compute capability does in a clock; from the table
+/// "Throughput of Native Arithmetic Instructions" of the CUDA C++ Programming Guide.
+fn lanes(capability: (i32, i32)) -> Option<usize> {
+    match capability {
+        (7, _) | (8, 0) => Some(64),
+        (8, _) | (9, _) | (10, _) | (12, _) => Some(128),
+        _ => None,
+    }
+}
+
+/// Takes so many microseconds, which are given in place of an address.
+unsafe extern "C" fn hold(microseconds: *mut c_void) {
+    std::thread::sleep(Duration::from_micros(microseconds as u64));
 }
 
 impl Drop for Hardware {

@@ -14,20 +14,23 @@ mod engine;
 mod hardware;
 mod pinned;
 mod plan;
+mod profile;
 mod program;
 mod recordings;
 mod resident;
 mod schedule;
 mod staging;
 mod tiled;
+mod work;
 
 pub use arguments::{Step, Varying};
 pub use cache::Cache;
 pub use compile::{Compiled, compile, compile_with_ptx, load_compiler, version as compiler_version};
-pub use device::{Device, DeviceError, Launch, Limits};
+pub use device::{Device, DeviceError, Launch, Limits, Peak};
 pub use engine::Engine;
 pub use hardware::Hardware;
 pub use plan::Plan;
+pub use profile::{KernelTime, Profile};
 pub use program::{Precision, Program, Purpose};
 
 use dpsgd_core::ModelSpec;

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use dpsgd_core::ModelSpec;
+use dpsgd_core::cost::Cost;
 
 use super::device::{DeviceError, Limits};
 use super::plan::Plan;
@@ -94,6 +95,15 @@ pub struct Kernel {
     pub shared_bytes: usize,
     /// Blocks.
     pub grid: Grid,
+    /// What it does for each example that it is started for; nothing, unless [`Kernel::doing`] says otherwise.
+    pub work: Cost,
+}
+
+impl Kernel {
+    /// The same, which does this for each example.
+    pub fn doing(self, work: Cost) -> Self {
+        Kernel { work, ..self }
+    }
 }
 
 /// How many blocks there are, for as many examples as there are.

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use dpsgd_core::ModelSpec;
+use dpsgd_core::cost::Cost;
 
 use super::constants::{Constants, places};
 use super::device::{DeviceError, Limits};
@@ -11,6 +12,7 @@ use super::plan::{Map, Operation, Plan, Positions};
 use super::program::{
     COUNTED, Grid, ITEM_THREADS, Kernel, Precision, Program, Sizes, UPDATE_THREADS, head, source, update_items,
 };
+use super::work;
 use crate::plan::{Method, Methods};
 
 /// As `RESIDENT_THREADS`.
@@ -65,6 +67,8 @@ struct Writer<'a> {
     keep: Vec<String>,
     rank_one: Vec<String>,
     add: Vec<String>,
+    /// Products of an example, and what of it is not in shared memory.
+    work: Cost,
 }
 
 /// The largest of `sizes` with which there is work for most threads, or the smallest.
@@ -87,6 +91,7 @@ impl<'a> Writer<'a> {
             keep: Vec::new(),
             rank_one: Vec::new(),
             add: Vec::new(),
+            work: work::numbers(plan.edges[0].length),
         }
     }
 
@@ -147,9 +152,12 @@ impl<'a> Writer<'a> {
             true => format!("resident_vector_forward<{name}>(one, (float*)scratch);"),
             false => format!("resident_forward<{name}>(one);"),
         });
+        let mut products = 2.0;
         if self.plan.edges[map.input].has_gradient {
             self.backward.push(format!("resident_backward<{name}>(one);"));
+            products += 1.0;
         }
+        self.work.flops += products * work::product(map, self.plan).flops;
         match is_kept {
             true => self.keep.push(format!("squares += resident_keep<{name}>(one);")),
             false => self.rank_one.push(format!("norm += resident_rank_one<{name}>(one, scratch);")),
@@ -177,15 +185,13 @@ impl<'a> Writer<'a> {
             + &one_line("update", UPDATE_THREADS);
         let names = [name, "resident_reduce", "update"].map(|name| format!("kernel_{name}")).to_vec();
         let blocks = limits.multiprocessors;
-        let resident = Kernel { index: 0, threads: THREADS, shared_bytes: memory.bytes, grid: Grid::AtMost(blocks) };
-        let reduce =
-            Kernel { index: 1, threads: ITEM_THREADS, shared_bytes: 0, grid: Grid::ItemsOnce(self.plan.parameters) };
-        let update = Kernel {
-            index: 2,
-            threads: UPDATE_THREADS,
-            shared_bytes: 0,
-            grid: Grid::ItemsOnce(update_items(self.plan)),
-        };
+        let grid = Grid::AtMost(blocks);
+        let resident = Kernel { index: 0, threads: THREADS, shared_bytes: memory.bytes, grid, work: self.work };
+        let parameters = self.plan.parameters;
+        let (grid, work) = (Grid::ItemsOnce(parameters), work::numbers((blocks + 1) * parameters));
+        let reduce = Kernel { index: 1, threads: ITEM_THREADS, shared_bytes: 0, grid, work };
+        let (grid, work) = (Grid::ItemsOnce(update_items(self.plan)), work::numbers(3 * parameters));
+        let update = Kernel { index: 2, threads: UPDATE_THREADS, shared_bytes: 0, grid, work };
         let outputs = self.plan.edges[self.plan.edges.len() - 1].length;
         let sizes =
             Sizes { values: ROOM * outputs, partials: blocks * self.plan.parameters, slots: 1, ..Sizes::default() };

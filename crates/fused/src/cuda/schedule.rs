@@ -1,5 +1,7 @@
 //! Which kernels a step starts, in which order, on which grids.
 
+use dpsgd_core::cost::Cost;
+
 use super::arguments::Step;
 use super::device::Launch;
 use super::plan::Plan;
@@ -69,6 +71,7 @@ pub fn launches_of(kernels: &[Kernel], examples: usize) -> impl Iterator<Item = 
         grid: kernel.grid.blocks(examples, kernel.threads).map(|blocks| blocks as u32),
         threads: kernel.threads as u32,
         shared_bytes: kernel.shared_bytes as u32,
+        work: Cost { flops: kernel.work.flops * examples as f64, bytes: kernel.work.bytes * examples as f64 },
     })
 }
 

@@ -2,12 +2,15 @@
 
 use std::fmt::Write;
 
+use dpsgd_core::cost::Cost;
+
 use super::constants::{Constants, places};
 use super::device::Limits;
 use super::plan::{Embedding, Map, Operation, Plan, Pool, Positions, Recurrence};
 use super::program::{
     COUNTED, Grid, ITEM_THREADS, Kernel, Precision, Program, Sizes, UPDATE_THREADS, head, source, update_items,
 };
+use super::work;
 use crate::plan::Method;
 
 /// As `NORM_THREADS`.
@@ -116,7 +119,7 @@ impl<'a> Writer<'a> {
         let span = if OF_ITEMS.contains(&template) { ", of_grid()" } else { "" };
         writeln!(self.kernels, "{head} {{ {COUNTED} {template}{arguments}(s{span}); }}").expect("a string takes all");
         self.program.names.push(format!("kernel_{full}"));
-        Kernel { index, threads, shared_bytes, grid }
+        Kernel { index, threads, shared_bytes, grid, work: Cost::default() }
     }
 
     fn items(&mut self, template: &str, name: &str, per_example: usize) -> Kernel {
@@ -131,7 +134,7 @@ impl<'a> Writer<'a> {
     fn gather(&mut self) {
         let length = self.plan.edges[0].length;
         self.constants(Constants::input(self.plan, &self.places));
-        let kernel = self.items("gather", "Input", length);
+        let kernel = self.items("gather", "Input", length).doing(work::numbers(2 * length));
         self.program.forward.push(kernel);
     }
 
@@ -162,13 +165,18 @@ impl<'a> Writer<'a> {
         // Private steps that keep gradients need no sum of products, and exact products do for both.
         let (is_kept, is_exact) = (map.method == Method::Kept, self.precision == Precision::F32);
         let template = if is_exact { "map_sum" } else { "plain_sum" };
-        let mut plain = vec![self.kernel(template, name, weights.threads(), weights.shared_bytes(), grid)];
+        let product = work::product(map, self.plan);
+        let mut plain =
+            vec![self.kernel(template, name, weights.threads(), weights.shared_bytes(), grid).doing(product)];
         let mut private = plain.clone();
         if !is_exact && !is_kept {
-            private = vec![self.kernel("map_sum", name, weights.threads(), weights.shared_bytes(), grid)];
+            let sum = self.kernel("map_sum", name, weights.threads(), weights.shared_bytes(), grid);
+            private = vec![sum.doing(product)];
         }
         if reduces {
-            let reduce = self.kernel("map_reduce", name, ITEM_THREADS, 0, Grid::ItemsOnce(length));
+            // Of every part, it reads a sum.
+            let read = work::numbers(length.div_ceil(parts));
+            let reduce = self.kernel("map_reduce", name, ITEM_THREADS, 0, Grid::ItemsOnce(length)).doing(read);
             private.push(reduce.clone());
             plain.push(reduce);
         }
@@ -182,17 +190,19 @@ impl<'a> Writer<'a> {
             Method::Kept => {
                 let grid = Grid::Examples { tiles, each: 1 };
                 let keep = self.kernel("map_keep", name, weights.threads(), weights.shared_bytes(), grid);
-                self.program.keep.push(keep);
+                self.program.keep.push(keep.doing(work::keep(map, self.plan)));
                 if reduces {
                     let sum = self.kernel("kept_sum", name, ITEM_THREADS, 0, Grid::ItemsOnce(length));
-                    self.program.kept_sums.push(sum);
+                    self.program.kept_sums.push(sum.doing(work::numbers(length)));
                 }
             }
             method => {
-                let template = if method == Method::Ghost { "ghost_norm" } else { "rank_one_norm" };
-                let shared = NORM_THREADS * 8 * if method == Method::Ghost { 2 } else { 1 };
-                let norm = self.kernel(template, name, NORM_THREADS, shared, Grid::Blocks(1));
-                self.program.norms.push(norm);
+                let (template, sums, work) = match method {
+                    Method::Ghost => ("ghost_norm", 2, work::ghost_norm(map, self.plan)),
+                    _ => ("rank_one_norm", 1, work::rank_one_norm(map, self.plan)),
+                };
+                let norm = self.kernel(template, name, NORM_THREADS, NORM_THREADS * 8 * sums, Grid::Blocks(1));
+                self.program.norms.push(norm.doing(work));
             }
         }
         [forward, backward]
@@ -213,8 +223,9 @@ impl<'a> Writer<'a> {
         let [forward, backward] = self.map_gradients(&name, map, is_alone);
         let columns = map.outputs.div_ceil(forward.0[1]);
         let grid = Grid::Tiles { per_example: map.positions(), rows: forward.0[0], columns };
+        let product = work::product(map, self.plan);
         let kernel = self.kernel("map_forward", &name, forward.threads(), forward.shared_bytes(), grid);
-        self.program.forward.push(kernel);
+        self.program.forward.push(kernel.doing(product));
         if self.plan.edges[map.input].has_gradient {
             let (pixels, columns) = match map.positions {
                 Positions::Image { from: [c, h, w], .. } => (h * w, c),
@@ -223,7 +234,7 @@ impl<'a> Writer<'a> {
             let grid =
                 Grid::Tiles { per_example: pixels, rows: backward.0[0], columns: columns.div_ceil(backward.0[1]) };
             let kernel = self.kernel("map_backward", &name, backward.threads(), backward.shared_bytes(), grid);
-            self.program.backward.push(kernel);
+            self.program.backward.push(kernel.doing(product));
         }
     }
 
@@ -247,10 +258,11 @@ impl<'a> Writer<'a> {
         self.constants(constants);
         let threads = (4 * hidden).next_multiple_of(32).min(512);
         let shared = state + if is_staged { staged } else { 0 };
+        let work = work::recurrence(recurrence);
         let forward = self.kernel("lstm_forward", &name, threads, shared, Grid::Blocks(examples));
-        self.program.forward.push(forward);
+        self.program.forward.push(forward.doing(work));
         let backward = self.kernel("lstm_backward", &name, threads, shared, Grid::Blocks(examples));
-        self.program.backward.push(backward);
+        self.program.backward.push(backward.doing(work));
     }
 
     fn pool(&mut self, i: usize, pool: &Pool) {
@@ -262,11 +274,13 @@ impl<'a> Writer<'a> {
         }
         let constants = Constants::pool(&name, pool, self.plan, &self.places, marks);
         self.constants(constants);
+        // The place of a maximum is as large as the maximum.
+        let work = work::numbers(input.length + output.length * if pool.is_max { 2 } else { 1 });
         let forward = self.items("pool_forward", &name, output.length);
-        self.program.forward.push(forward);
+        self.program.forward.push(forward.doing(work));
         if input.has_gradient {
             let backward = self.items("pool_backward", &name, input.length);
-            self.program.backward.push(backward);
+            self.program.backward.push(backward.doing(work));
         }
     }
 
@@ -275,10 +289,10 @@ impl<'a> Writer<'a> {
         let length = self.plan.edges[input].length;
         self.constants(Constants::relu(&name, input, output, self.plan, &self.places));
         let forward = self.items("relu_forward", &name, length);
-        self.program.forward.push(forward);
+        self.program.forward.push(forward.doing(work::numbers(2 * length)));
         if self.plan.edges[input].has_gradient {
             let backward = self.items("relu_backward", &name, length);
-            self.program.backward.push(backward);
+            self.program.backward.push(backward.doing(work::numbers(3 * length)));
         }
     }
 
@@ -302,26 +316,29 @@ impl<'a> Writer<'a> {
             .long("MARKS", marks);
         self.constants(constants);
         let forward = self.items("embedding_forward", &name, length);
-        self.program.forward.push(forward);
+        self.program.forward.push(forward.doing(work::numbers(time * width + length)));
+        let gradient = work::numbers(time + length);
         let norm = self.kernel("embedding_norm", &name, NORM_THREADS, NORM_THREADS * 8, Grid::Blocks(1));
-        self.program.norms.push(norm);
+        self.program.norms.push(norm.doing(gradient));
         let shared = (rows * EMBEDDING_COLUMNS + EMBEDDING_WARPS) * 4;
         let grid = Grid::Fixed([vocabulary.div_ceil(rows), columns]);
-        let sum = self.kernel("embedding_sum", &name, EMBEDDING_WARPS * 32, shared, grid);
+        let sum = self.kernel("embedding_sum", &name, EMBEDDING_WARPS * 32, shared, grid).doing(gradient);
         self.program.plain_sums.push(sum.clone());
         self.program.sums.push(sum);
     }
 
     fn finish(mut self) -> Program {
         self.constants(Constants::loss(self.plan, &self.places));
-        let loss = self.kernel("loss_gradient", "Loss", 64, 0, Grid::Items(1));
+        let outputs = self.plan.edges[self.plan.edges.len() - 1].length;
+        let loss = self.kernel("loss_gradient", "Loss", 64, 0, Grid::Items(1)).doing(work::numbers(2 * outputs));
         self.program.backward.push(loss);
         self.program.backward.reverse();
-        let factors = self.kernel("clip_factors", "", 64, 0, Grid::Items(1));
+        let slots = self.program.sizes.slots;
+        let factors = self.kernel("clip_factors", "", 64, 0, Grid::Items(1)).doing(work::numbers(2 * slots));
         self.program.factors.push(factors);
+        // It is started for a step, not for its examples: parameters are read and written, sums are read.
         let update = self.kernel("update", "", UPDATE_THREADS, 0, Grid::ItemsOnce(update_items(self.plan)));
-        self.program.update.push(update);
-        let Sizes { slots, .. } = self.program.sizes;
+        self.program.update.push(update.doing(work::numbers(3 * self.plan.parameters)));
         self.program.source = source(self.plan, self.precision, slots, &self.structs, &self.kernels);
         self.program
     }

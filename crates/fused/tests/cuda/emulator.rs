@@ -141,7 +141,7 @@ impl Emulator {
 
     fn run(&self, launch: Launch, step: &Step) {
         let library = self.library.as_ref().expect("kernels are built first");
-        let Launch { kernel, grid, threads, shared_bytes } = launch;
+        let Launch { kernel, grid, threads, shared_bytes, .. } = launch;
         let kernel = library.kernels[kernel];
         // SAFETY: the kernel takes a `Step`; its addresses are of allocations that live as long as `self`.
         let outcome = unsafe { (library.run)(kernel, step, grid.as_ptr(), threads, shared_bytes, self.settings.order) };

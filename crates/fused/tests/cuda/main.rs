@@ -12,6 +12,7 @@ mod generated;
 mod generated_models;
 mod noise;
 mod precision;
+mod profile;
 mod recorded;
 #[path = "../steps_against_oracle/mod.rs"]
 mod steps_against_oracle;
