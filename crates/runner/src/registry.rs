@@ -139,6 +139,9 @@ pub enum Environment {
 pub struct Build {
     /// The package of this workspace whose binary is the worker.
     pub package: String,
+    /// A test target of the package whose tests named `device::...` are of a CUDA device: a bundle has it, as
+    /// `checks/PACKAGE`.
+    pub device_tests: Option<String>,
 }
 
 fn default_tolerance() -> f64 {

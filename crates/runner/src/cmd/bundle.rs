@@ -1,5 +1,6 @@
 //! `runner bundle`: one archive that runs on a machine without cargo, such as a GPU host.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -20,6 +21,8 @@ use crate::setup::{Host, libtorch};
 
 /// Where the workers are within a bundle.
 const WORKERS: &str = "workers";
+/// Where tests for a device are within a bundle.
+const CHECKS: &str = "checks";
 /// What of the checkout is in a bundle as it is.
 const COPIED: [&str; 8] =
     ["bench-configs", "peers", "docs", "ci/gpu", "ci/check-run", "README.md", "LICENSE-APACHE", "LICENSE-MIT"];
@@ -38,6 +41,7 @@ pub fn run(args: &BundleArgs) -> Outcome {
     }
     crate::out::check_writable(out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     let built = build(&host, &wanted)?;
+    let checks = build_checks(&host, &wanted)?;
     let bundle = Bundle {
         version: env!("CARGO_PKG_VERSION").into(),
         commit: commit(host.checkout.root()),
@@ -46,8 +50,8 @@ pub fn run(args: &BundleArgs) -> Outcome {
     };
     let mut partial = out.as_os_str().to_owned();
     partial.push(".partial");
-    let written =
-        write(Path::new(&partial), &name, &host, &built, &bundle).and_then(|()| std::fs::rename(&partial, &out));
+    let written = write(Path::new(&partial), &name, &host, &built, &checks, &bundle)
+        .and_then(|()| std::fs::rename(&partial, &out));
     written.map_err(|error| {
         let _ = std::fs::remove_file(&partial);
         format!("{}: {error}", out.display())
@@ -85,12 +89,29 @@ fn build(host: &Host, wanted: &[&Entry]) -> Result<Built, String> {
     }
 }
 
-fn write(path: &Path, name: &str, host: &Host, built: &Built, bundle: &Bundle) -> std::io::Result<()> {
+/// Builds the tests for a device of the packages of `wanted` that have some; by package.
+fn build_checks(host: &Host, wanted: &[&Entry]) -> Result<BTreeMap<String, PathBuf>, String> {
+    let builds = wanted.iter().filter_map(|entry| entry.build.as_ref());
+    let targets = builds.filter_map(|build| Some((build.package.clone(), build.device_tests.as_deref()?)));
+    targets.map(|(package, target)| Ok((package.clone(), build::build_tests(host, &package, target)?))).collect()
+}
+
+fn write(
+    path: &Path,
+    name: &str,
+    host: &Host,
+    built: &Built,
+    checks: &BTreeMap<String, PathBuf>,
+    bundle: &Bundle,
+) -> std::io::Result<()> {
     let file = BufWriter::new(File::create(path)?);
     let mut archive = Archive { tar: Builder::new(GzEncoder::new(file, Compression::default())), root: name.into() };
     for (package, executable) in &built.executables {
         let place = if package == "runner" { PathBuf::from(package) } else { Path::new(WORKERS).join(package) };
         archive.file(executable, &place)?;
+    }
+    for (package, executable) in checks {
+        archive.file(executable, &Path::new(CHECKS).join(package))?;
     }
     // So that the folder is there even if no worker is built.
     archive.folder(Path::new(WORKERS))?;

@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::registry::{Entry, Environment};
+use crate::registry::{DeviceKind, Entry, Environment};
 
 pub mod build;
 pub mod environment;
 pub mod host;
 pub mod interpreter;
 pub mod libtorch;
+mod nvrtc;
 pub mod python;
 
 pub use host::Host;
@@ -175,6 +176,14 @@ fn launcher(host: &Host, entry: &Entry, filling: &Filling, libtorch: Option<&Pat
     if let (Some(libtorch), Some(_), Environment::Libtorch) = (libtorch, &host.workers, entry.environment) {
         // A worker built elsewhere looks for libtorch where it was there.
         env.insert("LD_LIBRARY_PATH".into(), libtorch.join("lib").display().to_string());
+    }
+    if entry.environment == Environment::None && entry.build.is_some() && entry.devices.contains(&DeviceKind::Cuda) {
+        // Behind the user's own: NVRTC of a CUDA toolkit comes first.
+        let user = std::env::var("LD_LIBRARY_PATH").ok().filter(|user| !user.is_empty());
+        if let Some(folder) = nvrtc::folder(host) {
+            let folders = user.into_iter().chain([folder.display().to_string()]).collect::<Vec<_>>();
+            env.entry("LD_LIBRARY_PATH".into()).or_insert(folders.join(":"));
+        }
     }
     Ok(Launcher { program, args: words.collect(), env })
 }

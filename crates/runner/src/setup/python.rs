@@ -10,11 +10,11 @@ use super::host::Host;
 
 /// Asks without importing torch, which takes seconds. The working folder must not pass for a package.
 const PROBE: &str = "\
-import sys, json, importlib.util
+import sys, json, importlib.util, sysconfig
 sys.path = [p for p in sys.path if p]
 spec = importlib.util.find_spec('torch')
 folders = list(spec.submodule_search_locations or []) if spec else []
-print(json.dumps({'executable': sys.executable, 'version': list(sys.version_info[:3]), 'torch': folders[0] if folders else None}))
+print(json.dumps({'executable': sys.executable, 'version': list(sys.version_info[:3]), 'torch': folders[0] if folders else None, 'packages': sysconfig.get_path('purelib')}))
 ";
 
 /// Prints those of its arguments that are no module here.
@@ -33,6 +33,8 @@ pub struct Python {
     pub version: [u32; 3],
     /// The folder of its torch package, if it has one.
     pub torch: Option<PathBuf>,
+    /// Where its packages are installed.
+    pub packages: Option<PathBuf>,
 }
 
 impl Python {

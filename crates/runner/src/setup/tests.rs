@@ -333,6 +333,42 @@ fn prebuilt_workers_are_taken_as_they_are_and_shown_where_libtorch_is() {
 }
 
 #[test]
+fn workers_that_compile_kernels_are_shown_nvrtc_among_the_packages_of_python() {
+    let scratch = Scratch::new();
+    scratch.script("bin/p", "#!/bin/sh\n");
+    let built = "build = { package = \"p\" }\nstart = [\"{workers}/p\"]";
+    let on_cpu = format!("{built}\ndevices = [\"cpu\"]");
+    let registry = registry(&scratch, &[("kernels", built), ("on-cpu", &on_cpu), ("script", "start = [\"./bin/p\"]")]);
+    let wanted: Vec<&Entry> = registry.entries().iter().collect();
+    let shown = |host: &Host, name: &str| {
+        let toolbox = Toolbox::prepare(host, &wanted);
+        let shown = toolbox.launcher(name).unwrap().env.get("LD_LIBRARY_PATH").cloned();
+        // Behind what whoever runs the tests has there.
+        shown.map(|shown| shown.rsplit(':').next().unwrap_or_default().to_string())
+    };
+    let host = Host { workers: Some(scratch.path("bin")), ..scratch.host() };
+    assert_eq!(shown(&host, "kernels"), None);
+    let library = |lib: &str| {
+        std::fs::create_dir_all(scratch.path(lib)).unwrap();
+        scratch.write(&format!("{lib}/libnvrtc.so.13"), "");
+        Some(scratch.path(lib).display().to_string())
+    };
+    let own = library("root/.envs/torch/lib/python3.11/site-packages/nvidia/cu13/lib");
+    assert_eq!(shown(&host, "kernels"), own);
+    for name in ["on-cpu", "script"] {
+        assert_eq!(shown(&host, name), None, "{name}");
+    }
+    // The interpreter that is named is the one that counts.
+    let probe = r#"{"executable": "SCRATCH/bin/own", "version": [3, 11, 7], "torch": null, "packages": "SCRATCH/own"}"#;
+    scratch.write("probe", probe);
+    scratch.script("bin/own", PYTHON);
+    let host = Host { python: Some(scratch.path("bin/own")), ..host };
+    assert_eq!(shown(&host, "kernels"), None);
+    let named = library("own/nvidia/cuda_nvrtc/lib");
+    assert_eq!(shown(&host, "kernels"), named);
+}
+
+#[test]
 fn cargo_builds_all_packages_in_one_call_and_a_package_that_fails_is_named() {
     let scratch = Scratch::new();
     // Builds `good` and not `bad`, as `cargo build --keep-going` would.
