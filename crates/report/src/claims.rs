@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use dpsgd_core::Mode;
 use dpsgd_protocol::results::{Cell, ProcessRun, Results};
-use dpsgd_stats::{Ratio, median, ratio_ci95};
 
+use crate::compared::{Compared, middle};
 use crate::units;
 use crate::view::counts;
 
@@ -134,7 +134,7 @@ fn compiler_in_the_mean(results: &Results) -> Claim {
             let several = jax.processes.iter().all(|process| process.epochs_s.len() > 2);
             let middles = jax.processes.iter().map(middle).collect::<Option<Vec<f64>>>().filter(|_| several)?;
             let means: Vec<f64> = jax.processes.iter().map(mean).collect();
-            let ratio = Compared(ratio_ci95(&means, &middles, results.config.seed)?);
+            let ratio = Compared::of_pairs(&means, &middles, results.config.seed)?;
             // Per process: what the mean has above the median, and what the first epoch adds to it.
             let pairs = jax.processes.iter().zip(means.iter().zip(&middles));
             let (excess, first) = pairs.fold((0.0, 0.0), |(excess, first), (process, (mean, middle))| {
@@ -262,43 +262,6 @@ fn best<'r>(
 fn frameworks<'r>(results: &'r Results, workload: &str, batch_size: usize) -> Vec<&'r Cell> {
     let names = ["jax"].into_iter().chain(RIVALS);
     names.filter_map(|name| best(results, workload, batch_size, Mode::Private, &[name])).collect()
-}
-
-/// A ratio of times, with its interval if there is one.
-struct Compared(Ratio);
-
-impl Compared {
-    /// `slow` over `fast`, by their median epochs in the rounds that both have.
-    fn new(slow: &Cell, fast: &Cell, seed: u64) -> Option<Self> {
-        let of_round = |round: usize| fast.processes.iter().find(|process| process.round == round);
-        let pairs =
-            slow.processes.iter().filter_map(|process| Some((middle(process)?, middle(of_round(process.round)?)?)));
-        let (slow, fast): (Vec<f64>, Vec<f64>) = pairs.unzip();
-        ratio_ci95(&slow, &fast, seed).map(Compared)
-    }
-
-    /// What the ratio is at least; the figure itself where there is no interval.
-    fn least(&self) -> f64 {
-        self.0.ci95.map_or(self.0.ratio, |[low, _]| low)
-    }
-
-    /// What it is at most.
-    fn most(&self) -> f64 {
-        self.0.ci95.map_or(self.0.ratio, |[_, high]| high)
-    }
-
-    /// `5.1× [4.8×, 5.3×] as fast`.
-    fn text(&self, what: &str) -> String {
-        let ratio = units::times(self.0.ratio);
-        match self.0.ci95 {
-            Some([low, high]) => format!("{ratio} [{}, {}] {what}", units::times(low), units::times(high)),
-            None => format!("{ratio} {what} (one process: no interval)"),
-        }
-    }
-}
-
-fn middle(process: &ProcessRun) -> Option<f64> {
-    median(&process.epochs_s)
 }
 
 fn mean(process: &ProcessRun) -> f64 {

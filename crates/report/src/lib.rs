@@ -2,7 +2,7 @@
 //!
 //! [`plots`] writes eight plots per workload, each as SVG and PNG, and an `index.html` that shows them all. [`table`] is
 //! for a terminal, [`markdown`] for a document. Contenders that failed are listed in all of them, and all end with the
-//! talk's [`claims`].
+//! talk's [`claims`]. [`targets`] holds figures against what they are meant to be.
 //!
 //! A plot is first a list of marks in logical pixels, which charts make from one workload's cells, and is then
 //! drawn by plotters twice. Text is measured and drawn with an embedded font, so that a bare machine makes the same
@@ -11,6 +11,7 @@
 mod axis;
 mod charts;
 mod claims;
+mod compared;
 mod figure;
 mod font;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod palette;
 mod render;
 mod scene;
 mod table;
+pub mod targets;
 mod units;
 mod view;
 
@@ -32,6 +34,7 @@ use crate::view::View;
 
 pub use crate::claims::{Claim, Verdict, claims};
 pub use crate::table::{markdown, table};
+pub use crate::view::device;
 
 /// Plots that can't be written.
 #[derive(Debug, thiserror::Error)]

@@ -187,18 +187,26 @@ impl<'a> View<'a> {
         let mut parts = vec![environment.cpu.clone()];
         let threads = if config.threads == 1 { "thread" } else { "threads" };
         parts.push(format!("{} {threads} of {} processors", config.threads, environment.cpus));
-        if config.device != "cpu" {
-            let gpus = if environment.gpus.is_empty() { "no GPU".into() } else { environment.gpus.join(", ") };
-            let driver =
-                environment.gpu_driver.as_ref().map_or_else(String::new, |driver| format!(", driver {driver}"));
-            parts.push(format!("{} ({gpus}{driver})", config.device));
-        }
+        parts.extend(gpu(self.results));
         parts.push(environment.os.clone());
         parts.push(format!("dpsgd-bench {}", environment.version));
         parts.push(environment.started.get(..10).unwrap_or(&environment.started).to_string());
         parts.retain(|part| !part.trim().is_empty());
         parts.join(", ")
     }
+}
+
+/// What a run computed on: `cuda:0 (its GPU, driver 1.2.3)` or `cpu (its processor)`.
+pub fn device(results: &Results) -> String {
+    gpu(results).unwrap_or_else(|| format!("{} ({})", results.config.device, results.environment.cpu))
+}
+
+/// The same, if that is a GPU.
+fn gpu(results: &Results) -> Option<String> {
+    let (device, environment) = (&results.config.device, &results.environment);
+    let gpus = if environment.gpus.is_empty() { "no GPU".into() } else { environment.gpus.join(", ") };
+    let driver = environment.gpu_driver.as_ref().map_or_else(String::new, |driver| format!(", driver {driver}"));
+    (device != "cpu").then(|| format!("{device} ({gpus}{driver})"))
 }
 
 /// A cell's status and the reason of it.

@@ -72,6 +72,11 @@ impl Checkout {
         self.bench_configs().join("strategies.toml")
     }
 
+    /// `bench-configs/gpu-targets.toml`.
+    pub fn targets(&self) -> PathBuf {
+        self.bench_configs().join("gpu-targets.toml")
+    }
+
     /// `bench-configs`.
     pub fn bench_configs(&self) -> PathBuf {
         self.root.join("bench-configs")

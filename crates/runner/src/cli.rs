@@ -8,8 +8,12 @@ use clap::{Args, Parser, Subcommand};
 pub const EXIT_OK: u8 = 0;
 /// Exit status of `repeat`: two processes that should agree to the bit do not.
 pub const EXIT_DIFFERS: u8 = 1;
+/// Exit status of `targets`: one is missed, or a row that it needs failed.
+pub const EXIT_MISSED: u8 = 1;
 /// Exit status: wrong usage, wrong input, or the harness itself failed.
 pub const EXIT_ERROR: u8 = 2;
+/// Exit status of `targets`: none is missed, but a row that one needs is not there.
+pub const EXIT_ABSENT: u8 = 3;
 /// Exit status: a contender's step is not the right step.
 pub const EXIT_DISQUALIFIED: u8 = 4;
 
@@ -21,7 +25,8 @@ Examples:
   runner --resume --out DIR                         continue a run that was cut short
   runner doctor                                     what is installed and what is missing
 
-Exit status: 0 fine; 1 a repetition differs; 2 usage or harness error; 4 a contender was disqualified.";
+Exit status: 0 fine; 1 a repetition differs, or a target is missed; 2 usage or harness error; 3 a target was not
+measured; 4 a contender was disqualified.";
 
 /// Measures every way to run differentially private SGD, verified against a float64 oracle.
 #[derive(Debug, Parser)]
@@ -50,6 +55,8 @@ pub enum Command {
     Repeat(RepeatArgs),
     /// Draw the plots and the table of a results file again
     Plot(PlotArgs),
+    /// Hold results against targets: which are met, which are missed
+    Targets(TargetsArgs),
     /// Write one archive that runs on a machine without cargo, such as a GPU host
     Bundle(BundleArgs),
     /// One job of a run's preparation, in a process of its own.
@@ -231,6 +238,17 @@ pub struct PlotArgs {
     /// Folder of the plots [default: `plots` beside the results file]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// `runner targets`.
+#[derive(Debug, Args)]
+pub struct TargetsArgs {
+    /// Results files, or the folders of them
+    #[arg(value_name = "RESULTS", required = true)]
+    pub results: Vec<PathBuf>,
+    /// The targets [default: bench-configs/gpu-targets.toml]
+    #[arg(long, value_name = "FILE")]
+    pub targets: Option<PathBuf>,
 }
 
 /// Why [`parse`] has nothing to run.

@@ -432,11 +432,11 @@ fn mode(name: &str) -> Result<Mode, String> {
     all.into_iter().find(|mode| mode.name() == name).ok_or_else(|| unknown("mode", name, &valid))
 }
 
-fn not_empty<T>(items: &[T], key: &str) -> Result<(), String> {
+pub(crate) fn not_empty<T>(items: &[T], key: &str) -> Result<(), String> {
     if items.is_empty() { Err(format!("{key} = []: name at least one")) } else { Ok(()) }
 }
 
-fn once<T: Ord + Display>(items: impl Iterator<Item = T>, key: &str) -> Result<(), String> {
+pub(crate) fn once<T: Ord + Display>(items: impl Iterator<Item = T>, key: &str) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for item in items {
         if seen.contains(&item) {

@@ -15,5 +15,6 @@ pub mod prepare;
 pub mod registry;
 pub mod session;
 pub mod setup;
+pub mod targets;
 pub mod verify;
 pub mod worker;

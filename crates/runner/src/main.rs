@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Some(Command::Verify(args)) => cmd::verify::run(args),
         Some(Command::Repeat(args)) => cmd::repeat::run(args),
         Some(Command::Plot(args)) => cmd::plot::run(args),
+        Some(Command::Targets(args)) => cmd::targets::run(args),
         Some(Command::Bundle(args)) => cmd::bundle::run(args),
         Some(Command::Prepare) => return runner::prepare::main(),
         Some(Command::Calibrate { threads }) => return runner::calibrate::main(*threads),

@@ -1,10 +1,15 @@
-//! The folder that a run writes to, checked before anything slow begins.
+//! The folder that a run writes to, checked before anything slow begins; and the results file in it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// The results file within a run's folder.
 pub const RESULTS_FILE: &str = "results.json";
+
+/// The results file that `named` is, or holds if it is a folder.
+pub fn results_file(named: &Path) -> PathBuf {
+    if named.is_dir() { named.join(RESULTS_FILE) } else { named.to_path_buf() }
+}
 
 /// A folder that a run can't use. One line, with the fix.
 #[derive(Debug, thiserror::Error)]

@@ -290,6 +290,7 @@ fn list_works_with_nothing_installed() {
     assert!(line(":captured").contains("im2col"), "{said}");
     assert!(!line("default.toml").is_empty() && !line("paper.toml").is_empty(), "{said}");
     assert!(!said.contains("strategies.toml "), "the registry is not a config: {said}");
+    assert!(!said.contains("gpu-targets.toml"), "the targets are not a config: {said}");
 }
 
 #[test]

@@ -87,11 +87,12 @@ fn describe(workload: &Workload, data: Option<&Path>) -> String {
     format!("{parameters:>9} parameters, data {} ({kind})", workload.dataset)
 }
 
-/// The configs with the first sentence of each one's leading comment.
+/// The configs with the first sentence of each one's leading comment. The registry and the targets are none.
 fn configs(checkout: &Checkout) -> std::io::Result<()> {
     let mut files: Vec<_> =
         std::fs::read_dir(checkout.bench_configs())?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == "toml") && *file != checkout.registry());
+    let others = [checkout.registry(), checkout.targets()];
+    files.retain(|file| file.extension().is_some_and(|e| e == "toml") && !others.contains(file));
     files.sort();
     for file in files {
         let text = std::fs::read_to_string(&file)?;

@@ -9,6 +9,7 @@ pub mod plot;
 pub mod repeat;
 pub mod run;
 pub mod setup;
+pub mod targets;
 pub mod verify;
 
 /// How a subcommand ended: its exit status, or why it failed, in one line.

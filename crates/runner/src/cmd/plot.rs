@@ -4,11 +4,11 @@ use dpsgd_protocol::results::Results;
 
 use super::Outcome;
 use crate::cli::{EXIT_OK, PlotArgs};
-use crate::out::RESULTS_FILE;
+use crate::out::results_file;
 
 /// Carries out `runner plot`.
 pub fn run(args: &PlotArgs) -> Outcome {
-    let file = if args.results.is_dir() { args.results.join(RESULTS_FILE) } else { args.results.clone() };
+    let file = results_file(&args.results);
     let results = Results::load(&file)?;
     let folder = match &args.out {
         Some(folder) => folder.clone(),

@@ -1,0 +1,188 @@
+//! Figures of finished runs against targets: for each, whether it is met, missed, or was not measured.
+//!
+//! A target compares two rows of one workload and batch size within one run, by the ratio of their median epoch times,
+//! paired by round. The figure decides, not its interval, which is shown beside it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use dpsgd_core::Mode;
+use dpsgd_protocol::results::{Cell, Results, Status};
+
+use crate::compared::Compared;
+use crate::units;
+use crate::view::{counts, why};
+
+/// What a contender is to reach.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// The workloads on which it is to reach it, by name.
+    pub workloads: Vec<String>,
+    /// Who is to reach it.
+    pub subject: Side,
+    /// What it is compared with.
+    pub against: Side,
+    /// By how much.
+    pub bound: Bound,
+}
+
+/// A contender in a mode: one row of each workload and batch size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Side {
+    /// `strategy` or `strategy:variant`.
+    pub contender: String,
+    /// Private or plain.
+    pub mode: Mode,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.contender, self.mode.name())
+    }
+}
+
+/// A limit of a ratio of epoch times; positive and finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// At least so many times as fast.
+    AtLeast(f64),
+    /// At most so many times as long.
+    AtMost(f64),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::AtLeast(times) => write!(f, "at least {}×", units::plain(*times)),
+            Bound::AtMost(times) => write!(f, "at most {}×", units::plain(*times)),
+        }
+    }
+}
+
+/// How a target stands on a workload in a batch size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The figure is within the bound.
+    Met,
+    /// It is not.
+    Missed,
+    /// There are rows, but one has no time that counts.
+    Failed,
+    /// A row that it needs is not there.
+    Absent,
+}
+
+impl Standing {
+    /// As at the begin of a line: what was missed must not be overlooked.
+    pub fn text(self) -> &'static str {
+        match self {
+            Standing::Met => "met",
+            Standing::Missed => "MISSED",
+            Standing::Failed => "failed",
+            Standing::Absent => "absent",
+        }
+    }
+}
+
+/// A target held against the rows of one workload and batch size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// How it stands.
+    pub standing: Standing,
+    /// The workload.
+    pub workload: String,
+    /// Examples per step; `None` if no run has the workload.
+    pub batch_size: Option<usize>,
+    /// The figure with its interval and the bound, or what is wrong.
+    pub text: String,
+}
+
+/// Holds each target against `runs`: on each of its workloads, in each batch size that a run has rows of. At most one of
+/// them may have rows of a workload in a batch size.
+pub fn hold(targets: &[Target], runs: &[Results]) -> Vec<Held> {
+    targets.iter().flat_map(|target| target.workloads.iter().flat_map(|name| target.hold_on(name, runs))).collect()
+}
+
+/// One aligned line for each.
+pub fn lines(held: &[Held]) -> Vec<String> {
+    let size = |held: &Held| held.batch_size.map_or("–".into(), |size| size.to_string());
+    let names = held.iter().map(|held| held.workload.chars().count()).max().unwrap_or(0);
+    let sizes = held.iter().map(|held| size(held).chars().count()).max().unwrap_or(0);
+    let line = |held: &Held| {
+        let (standing, workload) = (held.standing.text(), &held.workload);
+        format!("{standing:<6}  {workload:<names$}  {:>sizes$}  {}", size(held), held.text)
+    };
+    held.iter().map(line).collect()
+}
+
+/// `9 met, 1 missed, 2 failed, 3 absent`.
+pub fn tally(held: &[Held]) -> String {
+    let count = |standing: Standing| held.iter().filter(|held| held.standing == standing).count();
+    let all = [Standing::Met, Standing::Missed, Standing::Failed, Standing::Absent];
+    let counts = all.map(|standing| format!("{} {}", count(standing), standing.text().to_lowercase()));
+    counts.join(", ")
+}
+
+impl Target {
+    fn hold_on(&self, workload: &str, runs: &[Results]) -> Vec<Held> {
+        let cells = runs.iter().flat_map(|run| &run.cells).filter(|cell| cell.workload == workload);
+        let sizes: BTreeSet<usize> = cells.map(|cell| cell.batch_size).collect();
+        let held = |batch_size: Option<usize>, (standing, text): (Standing, String)| Held {
+            standing,
+            workload: workload.to_string(),
+            batch_size,
+            text,
+        };
+        if sizes.is_empty() {
+            let text = format!("not measured: {} against {} ({})", self.subject, self.against, self.bound);
+            return vec![held(None, (Standing::Absent, text))];
+        }
+        sizes.into_iter().map(|size| held(Some(size), self.hold_in(workload, size, runs))).collect()
+    }
+
+    /// How it stands on a workload in a batch size that a run has rows of, and the text beside that.
+    fn hold_in(&self, workload: &str, batch_size: usize, runs: &[Results]) -> (Standing, String) {
+        let here = |cell: &&Cell| cell.workload == workload && cell.batch_size == batch_size;
+        // Times of two runs are never compared.
+        let run = runs.iter().find(|run| run.cells.iter().any(|cell| here(&cell)));
+        let row = |side: &Side| {
+            let wanted = |cell: &&Cell| here(cell) && cell.mode == side.mode && cell.contender() == side.contender;
+            run.and_then(|run| run.cells.iter().find(wanted))
+        };
+        let sides = [&self.subject, &self.against].map(|side| (side, row(side)));
+        let failed: Vec<String> = sides.iter().filter_map(|(side, row)| failure(side, (*row)?)).collect();
+        if !failed.is_empty() {
+            return (Standing::Failed, failed.join("; "));
+        }
+        let (Some(run), [(_, Some(subject)), (_, Some(against))]) = (run, sides) else {
+            let absent = sides.iter().filter(|(_, row)| row.is_none()).map(|(side, _)| side.to_string());
+            return (Standing::Absent, format!("no row of {}", absent.collect::<Vec<_>>().join(", none of ")));
+        };
+        self.compare(subject, against, run.config.seed)
+    }
+
+    /// How it stands by two rows that count.
+    fn compare(&self, subject: &Cell, against: &Cell, seed: u64) -> (Standing, String) {
+        let compared = match self.bound {
+            Bound::AtLeast(_) => Compared::new(against, subject, seed),
+            Bound::AtMost(_) => Compared::new(subject, against, seed),
+        };
+        let Some(compared) = compared else {
+            let text = format!("{} and {} have no round with epochs of both", self.subject, self.against);
+            return (Standing::Failed, text);
+        };
+        let (met, is, what) = match self.bound {
+            Bound::AtLeast(times) => (compared.ratio() >= times, "is", "as fast"),
+            Bound::AtMost(times) => (compared.ratio() <= times, "takes", "as long"),
+        };
+        let standing = if met { Standing::Met } else { Standing::Missed };
+        let (figure, bound) = (compared.figure(), self.bound);
+        (standing, format!("{} {is} {figure} {what} as {} ({bound})", self.subject, self.against))
+    }
+}
+
+/// Why a row's times do not count, if they don't.
+fn failure(side: &Side, row: &Cell) -> Option<String> {
+    let verb = if row.status == Status::Ok { "has" } else { "is" };
+    (!counts(row)).then(|| format!("{side} {verb} {}", why(row)))
+}
