@@ -27,6 +27,9 @@ case $1 in
         ;;
 esac"#;
 
+/// What a runner begins with that says that there is a GPU.
+const WITH_A_GPU: &str = "[ $1 != doctor ] || { echo 'ok       GPU            a fake'; exit; }";
+
 /// A folder with `ci/gpu` and a runner of our making.
 struct Bundle {
     /// What `--device` names.
@@ -47,6 +50,14 @@ impl Bundle {
 
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// A worker and its tests of a device.
+    fn set_fused(&self, worker: &str, tests: &str) {
+        for (folder, text) in [("workers", worker), ("checks", tests)] {
+            std::fs::create_dir_all(self.file(folder)).unwrap();
+            write_executable(&self.file(folder).join("dpsgd-fused"), text);
+        }
     }
 
     /// The command.
@@ -88,12 +99,15 @@ fn it_ends_in_time_even_if_nothing_that_it_starts_does() {
     // A hundredth of 470 s.
     let (status, summary, took) = bundle.run(&["--scale", "0.01"]);
     assert!(took < Duration::from_millis(4700) + SLACK, "{took:?}");
-    assert_eq!((status, summary.len()), (Some(1), 17), "{summary:?}");
+    assert_eq!((status, summary.len()), (Some(1), 20), "{summary:?}");
     assert_line(&summary[0], "repeat", "FAILED", "not done within 0.450 s");
-    assert_line(&summary[1], "sanitize", "skipped", "");
-    assert_line(&summary[2], "measure", "cut", "mnist-cnn, batch size 256: 0 rows ok");
-    assert_line(&summary[3], "measure", "cut", "ffnn, batch size 256: no time left");
-    assert_line(&summary[16], "verify", "cut", "no time left");
+    assert_line(&summary[1], "tests", "skipped", "");
+    assert_line(&summary[2], "sanitize", "skipped", "");
+    assert_line(&summary[3], "profile", "skipped", "");
+    assert_line(&summary[4], "measure", "cut", "mnist-cnn, batch size 256: 0 rows ok");
+    assert_line(&summary[5], "measure", "cut", "ffnn, batch size 256: no time left");
+    assert_line(&summary[18], "targets", "skipped", "");
+    assert_line(&summary[19], "verify", "cut", "no time left");
     assert!(bundle.file("out/repeat.txt").is_file());
 }
 
@@ -123,15 +137,83 @@ fn looking_at_a_tool_that_hangs_is_within_its_limit() {
     let hang = "trap '' INT TERM; sleep 20";
     let tool = Bundle::new(hang);
     std::fs::rename(tool.file("runner"), tool.file("compute-sanitizer")).unwrap();
-    let runner = format!("[ $1 != doctor ] || {{ echo 'ok       GPU            a fake'; exit; }}; {hang}");
-    let bundle = Bundle { device: "cuda:0", ..Bundle::new(&runner) };
+    let bundle = Bundle { device: "cuda:0", ..Bundle::new(&format!("{WITH_A_GPU}; {hang}")) };
     let path = format!("{}:{}", tool.folder.path().display(), std::env::var("PATH").unwrap());
     let begin = Instant::now();
     let output = bundle.command(&["--scale", "0.2", "sanitize"]).env("PATH", path).output().unwrap();
     let (took, said) = (begin.elapsed(), String::from_utf8_lossy(&output.stdout).into_owned());
-    assert_eq!(said.matches("not done within 4.000 s").count(), 3, "{said}");
+    assert_eq!(said.matches("nothing found, not done within 4.000 s").count(), 3, "{said}");
     // A fifth of 60 s; with the looks beside it, it would be 15 s.
     assert!(took < Duration::from_millis(14_500), "{took:?}");
+}
+
+#[test]
+fn a_tool_that_is_slow_has_failed_if_it_found_something() {
+    let tool = Bundle::new("exit 0");
+    std::fs::rename(tool.file("runner"), tool.file("compute-sanitizer")).unwrap();
+    let path = format!("{}:{}", tool.folder.path().display(), std::env::var("PATH").unwrap());
+    for (log, words) in [
+        ("========= Error: Race reported between Write access at 0x70", ["FAILED", "cut", "cut"]),
+        ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)", ["cut"; 3]),
+    ] {
+        let leave = format!("[ -e racy ] || {{ touch racy; echo '{log}' >out/memcheck.7.log; }}; exec sleep 20");
+        let bundle = Bundle { device: "cuda:0", ..Bundle::new(&format!("{WITH_A_GPU}; {leave}")) };
+        let output = bundle.command(&["--scale", "0.05", "sanitize"]).env("PATH", &path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let summary = std::fs::read_to_string(bundle.file("out/summary.txt")).unwrap();
+        for (line, word) in summary.lines().zip(words) {
+            assert_line(line, "sanitize", word, "not done within 1.000 s");
+        }
+        assert_eq!((summary.lines().count(), output.status.code()), (3, Some((words[0] == "FAILED").into())), "{said}");
+    }
+}
+
+#[test]
+fn on_a_device_fused_is_tested_and_profiled_and_targets_are_judged() {
+    let runner =
+        format!("{WITH_A_GPU}; [ $1 != targets ] || {{ echo \"$*\" >judged; echo '14 met'; exit; }}\n{WILLING}");
+    let bundle = Bundle { device: "cuda:0", ..Bundle::new(&runner) };
+    bundle.set_fused("echo \"slowest: $2 $3 $4\"", "echo \"test result: ok. 5 passed, $*\"");
+    let parts = ["tests", "profile", "targets"];
+    let (status, summary, _) = bundle.run(&parts);
+    assert_eq!((status, summary.len()), (Some(0), 9), "{summary:?}");
+    assert_line(&summary[0], "tests", "ok", "test result: ok. 5 passed, --nocapture device::");
+    assert_line(&summary[1], "profile", "ok", "mnist-cnn: slowest: mnist-cnn 256 cuda:0");
+    assert_line(&summary[7], "profile", "ok", "ffnn-regression: slowest");
+    assert_line(&summary[8], "targets", "cut", "nothing measured yet");
+    let (status, summary, _) = bundle.run(&["measure", "targets"]);
+    assert_eq!((status, summary.len()), (Some(0), 15), "{summary:?}");
+    assert_line(&summary[14], "targets", "ok", "14 met");
+    let judged = std::fs::read_to_string(bundle.file("judged")).unwrap();
+    assert!(judged.matches("/results.json").count() == 14 && judged.contains("out/batch-64/lstm/"), "{judged}");
+}
+
+#[test]
+fn a_test_that_finds_no_device_has_failed_on_one_and_so_has_a_profile_that_is_none() {
+    let bundle = Bundle { device: "cuda:0", ..Bundle::new(&format!("{WITH_A_GPU}; exit 1")) };
+    bundle.set_fused("echo 'no such kernel' >&2; exit 2", "echo 'skipped: no NVRTC'; echo 'test result: ok. 5 passed'");
+    let (status, summary, _) = bundle.run(&["tests", "profile"]);
+    assert_eq!((status, summary.len()), (Some(1), 8), "{summary:?}");
+    assert_line(&summary[0], "tests", "FAILED", "skipped: no NVRTC");
+    assert_line(&summary[1], "profile", "FAILED", "mnist-cnn: no such kernel (status 2)");
+    bundle.set_fused("exec sleep 20", "echo 'test result: FAILED'; exit 101");
+    let (status, summary, took) = bundle.run(&["--scale", "0.02", "tests", "profile"]);
+    assert_eq!((status, summary.len()), (Some(1), 8), "{summary:?}");
+    assert_line(&summary[0], "tests", "FAILED", "test result: FAILED (status 101)");
+    assert_line(&summary[1], "profile", "FAILED", "mnist-cnn: not done within 0.");
+    assert_line(&summary[2], "profile", "cut", "ffnn: no time left");
+    assert!(took < Duration::from_millis(600) + SLACK, "{took:?}");
+}
+
+#[test]
+fn targets_that_are_missed_have_failed_and_those_without_rows_are_cut() {
+    for (status, code, word) in [(0, 0, "ok"), (3, 0, "cut"), (1, 1, "FAILED"), (2, 1, "FAILED")] {
+        let judge = format!("[ $1 != targets ] || {{ echo 'a tally'; exit {status}; }}");
+        let bundle = Bundle { device: "cuda:0", ..Bundle::new(&format!("{WITH_A_GPU}; {judge}\n{WILLING}")) };
+        let (found, summary, _) = bundle.run(&["measure", "targets"]);
+        assert_eq!(found, Some(code), "{summary:?}");
+        assert_line(summary.last().unwrap(), "targets", word, "a tally");
+    }
 }
 
 #[test]
@@ -150,10 +232,10 @@ fn a_build_that_does_not_end_is_said_to_be_why() {
 fn a_runner_that_somebody_else_kills_has_failed() {
     let bundle = Bundle::new("kill -9 $$");
     let (status, summary, _) = bundle.run(&[]);
-    assert_eq!((status, summary.len()), (Some(1), 17), "{summary:?}");
+    assert_eq!((status, summary.len()), (Some(1), 20), "{summary:?}");
     assert_line(&summary[0], "repeat", "FAILED", "status 137");
-    assert_line(&summary[2], "measure", "FAILED", "0 rows ok; status 137");
-    assert_line(&summary[16], "verify", "FAILED", "status 137");
+    assert_line(&summary[4], "measure", "FAILED", "0 rows ok; status 137");
+    assert_line(&summary[19], "verify", "FAILED", "status 137");
 }
 
 /// A runner that leaves the rows of [`Bundle::set_rows`] and then does what `$then` says.
@@ -237,11 +319,11 @@ fn a_plot_that_works_replaces_the_table_and_one_that_does_not_leaves_it() {
 fn all_parts_are_done_large_batches_first_and_what_there_is_is_continued() {
     let bundle = Bundle::new(WILLING);
     let (status, summary, _) = bundle.run(&[]);
-    assert_eq!((status, summary.len()), (Some(0), 17), "{summary:?}");
+    assert_eq!((status, summary.len()), (Some(0), 20), "{summary:?}");
     assert_line(&summary[0], "repeat", "ok", "7 the same");
-    assert_line(&summary[2], "measure", "ok", "mnist-cnn, batch size 256: 1 rows ok");
-    assert_line(&summary[9], "measure", "ok", "mnist-cnn, batch size 64: 1 rows ok");
-    assert_line(&summary[16], "verify", "ok", "14 passed");
+    assert_line(&summary[4], "measure", "ok", "mnist-cnn, batch size 256: 1 rows ok");
+    assert_line(&summary[11], "measure", "ok", "mnist-cnn, batch size 64: 1 rows ok");
+    assert_line(&summary[19], "verify", "ok", "14 passed");
     let asked = || std::fs::read_to_string(bundle.file("asked")).unwrap();
     assert!(asked().contains("--workloads lstm --batch-sizes 64 --out ") && !asked().contains("--resume"));
     bundle.run(&["measure"]);
