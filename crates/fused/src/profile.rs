@@ -14,6 +14,10 @@ const MISSING: &str = "profile: MODEL or BATCH_SIZE is missing: write them behin
 /// Steps of each kind.
 const STEPS: usize = 50;
 
+/// Batches in the data set, and at most so many examples unless a batch has more.
+const BATCHES: usize = 8;
+const MOST_EXAMPLES: usize = 1 << 15;
+
 /// What to profile.
 #[derive(Debug, PartialEq)]
 struct Asked {
@@ -36,10 +40,12 @@ pub fn run(words: &[OsString]) -> Result<String, String> {
         expected_batch_size: batch_size as f64,
     };
     let settings = Settings { variant, device, threads: 1, noise_seed: None };
-    let (params, dataset) = (Params::init(&model, 1), dataset(&model, batch_size)?);
+    let examples = (BATCHES * batch_size).min(MOST_EXAMPLES.max(batch_size));
+    let (params, dataset) = (Params::init(&model, 1), dataset(&model, examples)?);
     let failed = |error: dpsgd_core::StrategyError| error.to_string();
     let mut fused = Fused::load(Load { model: model.clone(), params, dataset, dp, settings }).map_err(failed)?;
-    let indices: Vec<u32> = (0..batch_size as u32).collect();
+    // One of many rows each, none twice.
+    let indices: Vec<u32> = (0..batch_size).map(|slot| (slot * examples / batch_size) as u32).rev().collect();
     let batch = BatchRef { indices: &indices, mask: &vec![true; batch_size] };
     let profile = fused.profile(&batch, STEPS).map_err(failed)?;
     let mut text = format!(
@@ -51,7 +57,7 @@ pub fn run(words: &[OsString]) -> Result<String, String> {
     let Cost { flops, bytes } = cost::step(&model, batch_size, mode).map_err(|error| error.to_string())?;
     if let Some(peak) = profile.peak {
         text.push_str(&format!(
-            "no step can take less than {:.2} us for its {:.2} MFLOP at {:.1} TFLOP/s, or {:.2} us for its {:.3} MB at {:.0} GB/s\n",
+            "a step's floors: {:.2} us for {:.2} MFLOP at {:.1} TFLOP/s of f32, {:.2} us for {:.3} MB at {:.0} GB/s of memory\n",
             1e6 * flops / peak.flops,
             flops / 1e6,
             peak.flops / 1e12,

@@ -94,9 +94,7 @@ impl Fused {
             RunsOn::Cuda(cuda) => &cuda.plan,
         }
     }
-}
 
-impl Fused {
     /// Where the time of a step on a CUDA device goes: `steps` steps on `batch`, whose kernels are timed one by one. The
     /// batch is of the data set and not empty, and there is a step at least.
     pub fn profile(&mut self, batch: &BatchRef<'_>, steps: usize) -> Result<cuda::Profile, StrategyError> {

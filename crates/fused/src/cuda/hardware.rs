@@ -216,15 +216,20 @@ impl Device for Hardware {
     }
 
     fn time(&mut self, launches: &[(Launch, Step)]) -> Result<Vec<f64>, DeviceError> {
+        // Since that driver, time between events comes from a call of another name; without it, it would be a panic.
+        if driver_version().is_none_or(|version| version < 12_080) {
+            return Err(DeviceError::Unsupported("kernels are timed with drivers for CUDA 12.8 or later".into()));
+        }
         let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
         let mark = |_| self.context.new_event(timed).map_err(failed("a mark between kernels"));
         let marks = (0..=launches.len()).map(mark).collect::<Result<Vec<_>, _>>()?;
         self.synchronize()?;
         // Nothing starts before all has been asked for: or the device would wait for the processor between two kernels, and
         // the marks would show that.
-        let microseconds = 500 + 50 * launches.len();
+        let microseconds = (500 + 50 * launches.len()).min(20_000);
+        let number = std::ptr::without_provenance_mut(microseconds);
         // SAFETY: the function takes a number in place of an address, and calls nothing of CUDA.
-        unsafe { result::stream::launch_host_function(self.stream.cu_stream(), hold, microseconds as *mut c_void) }
+        unsafe { result::stream::launch_host_function(self.stream.cu_stream(), hold, number) }
             .map_err(failed("hold kernels back"))?;
         let stream = self.stream.clone();
         let set = |mark: &CudaEvent| mark.record(&stream).map_err(failed("a mark between kernels"));
@@ -278,12 +283,17 @@ impl Device for Hardware {
     }
 
     fn versions(&self) -> Vec<(String, String)> {
-        let mut driver = 0;
-        // SAFETY: the argument is a place for a number.
-        let known = unsafe { sys::cuDriverGetVersion(&mut driver) }.result().is_ok();
-        let driver = if known { format!("{}.{}", driver / 1000, driver % 1000 / 10) } else { "unknown".into() };
+        let text = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+        let driver = driver_version().map_or("unknown".into(), text);
         vec![("cuda-driver".into(), driver), ("nvrtc".into(), self.compiler.clone())]
     }
+}
+
+/// The latest CUDA that the driver knows, such as 12080 for 12.8.
+fn driver_version() -> Option<i32> {
+    let mut version = 0;
+    // SAFETY: the argument is a place for a number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().is_ok().then_some(version)
 }
 
 /// Multiplications and additions of f32 that a multiprocessor of this compute capability does in a clock; from the table
@@ -297,8 +307,8 @@ fn lanes(capability: (i32, i32)) -> Option<usize> {
 }
 
 /// Takes so many microseconds, which are given in place of an address.
-unsafe extern "C" fn hold(microseconds: *mut c_void) {
-    std::thread::sleep(Duration::from_micros(microseconds as u64));
+extern "C" fn hold(microseconds: *mut c_void) {
+    std::thread::sleep(Duration::from_micros(microseconds.addr() as u64));
 }
 
 impl Drop for Hardware {

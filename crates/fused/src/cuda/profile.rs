@@ -47,7 +47,8 @@ impl Profile {
             let mut of_launch: Vec<f64> = seconds.iter().map(|step| step[place]).collect();
             of_launch.sort_by(f64::total_cmp);
             let middle = of_launch[of_launch.len() / 2];
-            let name = names[launch.kernel].trim_start_matches("kernel_");
+            let name = &names[launch.kernel];
+            let name = name.strip_prefix("kernel_").unwrap_or(name);
             let found = kernels.iter().position(|kernel| kernel.name == name).unwrap_or_else(|| {
                 kernels.push(KernelTime { name: name.into(), launches: 0, seconds: 0.0, work: Cost::default() });
                 kernels.len() - 1

@@ -67,7 +67,7 @@ struct Writer<'a> {
     keep: Vec<String>,
     rank_one: Vec<String>,
     add: Vec<String>,
-    /// Products of an example, and what of it is not in shared memory.
+    /// Products of an example, and its inputs: all else of it is in shared memory. Sums are the next kernel's.
     work: Cost,
 }
 
@@ -188,7 +188,8 @@ impl<'a> Writer<'a> {
         let grid = Grid::AtMost(blocks);
         let resident = Kernel { index: 0, threads: THREADS, shared_bytes: memory.bytes, grid, work: self.work };
         let parameters = self.plan.parameters;
-        let (grid, work) = (Grid::ItemsOnce(parameters), work::numbers((blocks + 1) * parameters));
+        // Started for the blocks before, whose sums it reads; they wrote them.
+        let (grid, work) = (Grid::ItemsOnce(parameters), work::numbers(2 * parameters));
         let reduce = Kernel { index: 1, threads: ITEM_THREADS, shared_bytes: 0, grid, work };
         let (grid, work) = (Grid::ItemsOnce(update_items(self.plan)), work::numbers(3 * parameters));
         let update = Kernel { index: 2, threads: UPDATE_THREADS, shared_bytes: 0, grid, work };

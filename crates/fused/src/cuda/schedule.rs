@@ -53,7 +53,7 @@ pub fn launches(program: &Program, plan: &Plan, base: &Step, shape: Shape) -> Ve
         let [blocks, ..] = kernel.grid.blocks(shape.room, kernel.threads);
         let step = Step { examples: whole(shape.room), group_examples: whole(blocks), ..step };
         schedule.add(std::slice::from_ref(kernel), shape.room, &step);
-        schedule.add(&program.resident_sums, 1, &step);
+        schedule.add(&program.resident_sums, blocks, &step);
     } else {
         for first in (0..shape.room).step_by(plan.chunk) {
             let examples = (shape.room - first).min(plan.chunk);

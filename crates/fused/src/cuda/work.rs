@@ -1,6 +1,6 @@
 //! What kernels must do for an example, to hold their times against: FLOPs of matrix products, counted as in
-//! [`dpsgd_core::cost`] but by the method that is really used, and bytes of what they read and write. Of weights and
-//! everything else that examples share, no bytes count: they are read once for many examples.
+//! [`dpsgd_core::cost`] but by the method that is really used, and bytes of what they read and write. Of what all examples
+//! share no bytes count, as it is read once for many: weights, but not the rows of a table that an example has.
 
 use dpsgd_core::cost::Cost;
 
@@ -41,8 +41,9 @@ pub fn rank_one_norm(map: &Map, plan: &Plan) -> Cost {
     edges(map, plan) + flops(2 * (map.inputs + map.outputs))
 }
 
-/// The products of an LSTM's states, forward or back, which also read or write its gates, cells and states.
+/// The products of an LSTM's states, forward or back. Either way four gates are read and four are written, and of two
+/// states and the output what the one way writes the other reads.
 pub fn recurrence(recurrence: &Recurrence) -> Cost {
     let Recurrence { time, hidden, .. } = *recurrence;
-    flops(2 * time * 4 * hidden * hidden) + numbers(time * (4 + 2 + 1) * hidden)
+    flops(2 * time * 4 * hidden * hidden) + numbers(time * (4 + 4 + 2 + 1) * hidden)
 }

@@ -96,22 +96,37 @@ fn a_load_says_how_long_its_kernels_took_and_on_a_processor_that_there_are_none(
     assert!(!seconds.is_empty() && seconds.iter().all(|seconds| *seconds > 0.0), "{found:?}");
 }
 
-#[test]
-fn steps_on_the_device_match_the_oracle() {
+/// A variant against the oracle.
+fn check_steps(variant: &str) {
     if !is_available() {
         return;
     }
-    for (model, examples) in conformance::built_in_models() {
-        for variant in OnDevice::VARIANTS {
-            conformance::private_steps_match_the_oracle::<OnDevice>(&model, Some(variant), examples);
-            conformance::plain_steps_match_the_oracle::<OnDevice>(&model, Some(variant), examples);
-        }
+    let built_in = conformance::built_in_models();
+    for (model, examples) in built_in.into_iter().chain(conformance::odd_models().into_iter().map(|model| (model, 9))) {
+        conformance::private_steps_match_the_oracle::<OnDevice>(&model, Some(variant), examples);
+        conformance::plain_steps_match_the_oracle::<OnDevice>(&model, Some(variant), examples);
     }
-    for model in conformance::odd_models() {
-        for variant in OnDevice::VARIANTS {
-            conformance::private_steps_match_the_oracle::<OnDevice>(&model, Some(variant), 9);
-            conformance::plain_steps_match_the_oracle::<OnDevice>(&model, Some(variant), 9);
-        }
+}
+
+#[test]
+fn steps_of_the_cheapest_methods_on_the_device_match_the_oracle() {
+    check_steps("best");
+}
+
+#[test]
+fn steps_that_keep_gradients_on_the_device_match_the_oracle() {
+    check_steps("kept");
+}
+
+#[test]
+fn steps_by_ghost_norms_on_the_device_match_the_oracle() {
+    check_steps("ghost");
+}
+
+#[test]
+fn special_batches_noise_and_tf32_on_the_device_are_as_elsewhere() {
+    if !is_available() {
+        return;
     }
     conformance::ties_go_to_the_first_position::<OnDevice>(None);
     conformance::a_non_finite_example_contributes_nothing::<OnDevice>(&model("mnist-cnn"), None);
@@ -119,6 +134,21 @@ fn steps_on_the_device_match_the_oracle() {
     conformance::noise_is_normal_fresh_and_seeded::<OnDevice>(None);
     precision::check_errors::<OnDevice>();
     precision::check_lengths::<OnDevice>(conformance::odd_models().into_iter().chain(precision::ghosts()));
+}
+
+#[test]
+fn a_profile_of_the_device_has_times_and_its_peak() {
+    if !is_available() {
+        return;
+    }
+    let mut job = synthetic::job(&model("mnist-cnn"), 64, Mode::Private, None);
+    job.settings.device = Device::Cuda(0);
+    let indices: Vec<u32> = (0..64).collect();
+    let batch = BatchRef { indices: &indices, mask: &[true; 64] };
+    let profile = Fused::load(job).expect("loads").profile(&batch, 5).expect("a profile");
+    println!("{profile}");
+    assert!(profile.peak.is_some() && profile.step_s > 0.0);
+    assert!(profile.kernels.iter().all(|kernel| kernel.seconds > 0.0 && kernel.seconds < 1.0));
 }
 
 /// Parameters after steps with noise.

@@ -4,6 +4,7 @@
 //! become its rows in the results.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::registry::{DeviceKind, Entry, Environment};
@@ -179,9 +180,10 @@ fn launcher(host: &Host, entry: &Entry, filling: &Filling, libtorch: Option<&Pat
     }
     if entry.environment == Environment::None && entry.build.is_some() && entry.devices.contains(&DeviceKind::Cuda) {
         // Behind the user's own: NVRTC of a CUDA toolkit comes first.
-        let user = std::env::var("LD_LIBRARY_PATH").ok().filter(|user| !user.is_empty());
+        let user = std::env::var_os("LD_LIBRARY_PATH").filter(|user| !user.is_empty());
         if let Some(folder) = nvrtc::folder(host) {
-            let folders = user.into_iter().chain([folder.display().to_string()]).collect::<Vec<_>>();
+            let folders = user.iter().map(OsString::as_os_str).chain([folder.as_os_str()]);
+            let folders: Vec<_> = folders.map(|folder| folder.to_string_lossy()).collect();
             env.entry("LD_LIBRARY_PATH".into()).or_insert(folders.join(":"));
         }
     }

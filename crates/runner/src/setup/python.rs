@@ -10,11 +10,13 @@ use super::host::Host;
 
 /// Asks without importing torch, which takes seconds. The working folder must not pass for a package.
 const PROBE: &str = "\
-import sys, json, importlib.util, sysconfig
+import sys, json, importlib.util
 sys.path = [p for p in sys.path if p]
 spec = importlib.util.find_spec('torch')
 folders = list(spec.submodule_search_locations or []) if spec else []
-print(json.dumps({'executable': sys.executable, 'version': list(sys.version_info[:3]), 'torch': folders[0] if folders else None, 'packages': sysconfig.get_path('purelib')}))
+spec = importlib.util.find_spec('nvidia')
+nvidia = list(spec.submodule_search_locations or []) if spec else []
+print(json.dumps({'executable': sys.executable, 'version': list(sys.version_info[:3]), 'torch': folders[0] if folders else None, 'nvidia': nvidia}))
 ";
 
 /// Prints those of its arguments that are no module here.
@@ -33,8 +35,9 @@ pub struct Python {
     pub version: [u32; 3],
     /// The folder of its torch package, if it has one.
     pub torch: Option<PathBuf>,
-    /// Where its packages are installed.
-    pub packages: Option<PathBuf>,
+    /// The folders of its packages of NVIDIA's libraries.
+    #[serde(default)]
+    pub nvidia: Vec<PathBuf>,
 }
 
 impl Python {

@@ -359,7 +359,7 @@ fn workers_that_compile_kernels_are_shown_nvrtc_among_the_packages_of_python() {
         assert_eq!(shown(&host, name), None, "{name}");
     }
     // The interpreter that is named is the one that counts.
-    let probe = r#"{"executable": "SCRATCH/bin/own", "version": [3, 11, 7], "torch": null, "packages": "SCRATCH/own"}"#;
+    let probe = r#"{"executable": "SCRATCH/bin/own", "version": [3, 11, 7], "torch": null, "nvidia": ["SCRATCH/none", "SCRATCH/own/nvidia"]}"#;
     scratch.write("probe", probe);
     scratch.script("bin/own", PYTHON);
     let host = Host { python: Some(scratch.path("bin/own")), ..host };
