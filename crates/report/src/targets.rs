@@ -97,10 +97,11 @@ pub struct Held {
     pub text: String,
 }
 
-/// Holds each target against `runs`: on each of its workloads, in each batch size that a run has rows of. At most one of
-/// them may have rows of a workload in a batch size.
-pub fn hold(targets: &[Target], runs: &[Results]) -> Vec<Held> {
-    targets.iter().flat_map(|target| target.workloads.iter().flat_map(|name| target.hold_on(name, runs))).collect()
+/// Holds each target against `runs`: on each of its workloads, in each of these batch sizes and in all others that a run
+/// has rows of. At most one of them may have rows of a workload in a batch size.
+pub fn hold(targets: &[Target], batch_sizes: &[usize], runs: &[Results]) -> Vec<Held> {
+    let hold = |target: &Target, name: &String| target.hold_on(name, batch_sizes, runs);
+    targets.iter().flat_map(|target| target.workloads.iter().flat_map(move |name| hold(target, name))).collect()
 }
 
 /// One aligned line for each.
@@ -124,9 +125,9 @@ pub fn tally(held: &[Held]) -> String {
 }
 
 impl Target {
-    fn hold_on(&self, workload: &str, runs: &[Results]) -> Vec<Held> {
+    fn hold_on(&self, workload: &str, batch_sizes: &[usize], runs: &[Results]) -> Vec<Held> {
         let cells = runs.iter().flat_map(|run| &run.cells).filter(|cell| cell.workload == workload);
-        let sizes: BTreeSet<usize> = cells.map(|cell| cell.batch_size).collect();
+        let sizes: BTreeSet<usize> = cells.map(|cell| cell.batch_size).chain(batch_sizes.iter().copied()).collect();
         let held = |batch_size: Option<usize>, (standing, text): (Standing, String)| Held {
             standing,
             workload: workload.to_string(),

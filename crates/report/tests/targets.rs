@@ -62,7 +62,7 @@ fn as_long(workload: &str, times: f64) -> Target {
 
 /// How one target stands on one run of one batch size.
 fn held(target: Target, results: &Results) -> (Standing, String) {
-    let [Held { standing, text, .. }] = &hold(&[target], std::slice::from_ref(results))[..] else {
+    let [Held { standing, text, .. }] = &hold(&[target], &[], std::slice::from_ref(results))[..] else {
         panic!("one batch size")
     };
     (*standing, text.clone())
@@ -163,7 +163,7 @@ fn each_batch_size_of_any_run_is_held_and_a_workload_of_none_is_one_line() {
     let (ffnn, mut other, lstm) = (run("ffnn", &[256], 1), run("ffnn", &[64], 1), run("lstm", &[64], 1));
     take(&mut other, JAX, Mode::Private, &[2.0]);
     let both = Target { workloads: vec!["ffnn".into(), "embedding".into()], ..as_fast("ffnn", 5.0) };
-    let held = hold(&[both, as_long("lstm", 1.2)], &[ffnn, other, lstm]);
+    let held = hold(&[both, as_long("lstm", 1.2)], &[], &[ffnn, other, lstm]);
     let expected = [
         "MISSED  ffnn        64  fused:best private is 2.00× as fast as jax:jit+vmap private (at least 5×)",
         "met     ffnn       256  fused:best private is 10.0× as fast as jax:jit+vmap private (at least 5×)",
@@ -173,4 +173,15 @@ fn each_batch_size_of_any_run_is_held_and_a_workload_of_none_is_one_line() {
     assert_eq!(lines(&held), expected);
     assert_eq!(tally(&held), "2 met, 1 missed, 0 failed, 1 absent");
     assert_eq!(held.iter().map(|held| held.batch_size).collect::<Vec<_>>(), [Some(64), Some(256), None, Some(64)]);
+}
+
+#[test]
+fn a_batch_size_that_is_asked_for_and_not_measured_is_absent() {
+    let targets = [as_fast("ffnn", 2.0), as_fast("lstm", 2.0)];
+    let held = hold(&targets, &[64, 256], &[run("ffnn", &[256, 16], 1)]);
+    let found: Vec<_> = held.iter().map(|held| (held.workload.as_str(), held.batch_size, held.standing)).collect();
+    let (met, absent) = (Standing::Met, Standing::Absent);
+    let ffnn = [(16, met), (64, absent), (256, met)].map(|(size, standing)| ("ffnn", Some(size), standing));
+    let lstm = [64, 256].map(|size| ("lstm", Some(size), absent));
+    assert_eq!(found, ffnn.into_iter().chain(lstm).collect::<Vec<_>>());
 }

@@ -447,7 +447,8 @@ pub(crate) fn once<T: Ord + Display>(items: impl Iterator<Item = T>, key: &str) 
     Ok(())
 }
 
-fn check_sizes(sizes: &[usize]) -> Result<(), String> {
+/// Batch sizes: at least one, none of them 0, none twice.
+pub(crate) fn check_sizes(sizes: &[usize]) -> Result<(), String> {
     not_empty(sizes, "batch_sizes")?;
     if sizes.contains(&0) {
         return Err("batch size 0: must be at least 1".into());

@@ -7,7 +7,7 @@ use dpsgd_report::targets::{Bound, Side, Target};
 use serde::Deserialize;
 
 use crate::checkout::Checkout;
-use crate::config::{ConfigError, not_empty, once};
+use crate::config::{ConfigError, check_sizes, not_empty, once};
 use crate::registry::DeviceKind;
 
 /// A targets file as written.
@@ -15,6 +15,8 @@ use crate::registry::DeviceKind;
 #[serde(deny_unknown_fields)]
 struct TargetsFile {
     device: DeviceKind,
+    #[serde(default)]
+    batch_sizes: Vec<usize>,
     #[serde(rename = "target")]
     targets: Vec<WrittenTarget>,
 }
@@ -37,6 +39,7 @@ struct WrittenTarget {
 pub struct Targets {
     path: PathBuf,
     device: DeviceKind,
+    batch_sizes: Vec<usize>,
     targets: Vec<Target>,
 }
 
@@ -57,11 +60,14 @@ impl Targets {
         if file.targets.is_empty() {
             return Err(wrong("target = []: add at least one [[target]]".into()));
         }
+        if !file.batch_sizes.is_empty() {
+            check_sizes(&file.batch_sizes).map_err(wrong)?;
+        }
         let check = |(i, target): (usize, WrittenTarget)| {
             target.check().map_err(|reason| wrong(format!("target {}: {reason}", i + 1)))
         };
         let targets = file.targets.into_iter().enumerate().map(check).collect::<Result<_, _>>()?;
-        Ok(Targets { path: path.to_path_buf(), device: file.device, targets })
+        Ok(Targets { path: path.to_path_buf(), device: file.device, batch_sizes: file.batch_sizes, targets })
     }
 
     /// The file they were read from.
@@ -72,6 +78,11 @@ impl Targets {
     /// The kind of device that they are for.
     pub fn device(&self) -> DeviceKind {
         self.device
+    }
+
+    /// Those in which each target is to be met, whatever else was measured.
+    pub fn batch_sizes(&self) -> &[usize] {
+        &self.batch_sizes
     }
 
     /// The targets, in the order of the file.
@@ -170,6 +181,11 @@ at_most = 1.2
     fn unknown_and_missing_keys_are_named() {
         assert_refused("device", "devise", &["mine.toml:2", "unknown field `devise`", "did you mean `device`?"]);
         assert_refused("at_least", "at_lest", &["mine.toml:9", "unknown field `at_lest`", "did you mean `at_least`?"]);
+        assert_refused(
+            "device = \"cuda\"",
+            "device = \"cuda\"\nbatch_sizes = [0]",
+            &["batch size 0: must be at least 1"],
+        );
         assert_refused("device = \"cuda\"", "", &["missing field `device`"]);
         assert_refused("mode = \"private\"\n", "", &["mine.toml:4", "missing field `mode`"]);
     }

@@ -26,7 +26,7 @@ pub fn run(args: &TargetsArgs) -> Outcome {
     for device in runs.iter().map(dpsgd_report::device).collect::<BTreeSet<String>>() {
         println!("device: {device}");
     }
-    let held = hold(targets.targets(), &runs);
+    let held = hold(targets.targets(), targets.batch_sizes(), &runs);
     for line in lines(&held) {
         println!("{line}");
     }
