@@ -12,9 +12,8 @@ use dpsgd_fused::plan::{Methods, Plan, Tiles};
 
 mod profile;
 
-const USAGE: &str = "usage: dpsgd-fused plan MODEL.json|MODEL.toml
-       dpsgd-fused profile MODEL BATCH_SIZE [private|non_private] [VARIANT] [cuda:N]
-without arguments it is a worker of dpsgd-bench";
+const USAGE: &str = "usage: dpsgd-fused plan MODEL.json|MODEL.toml, or dpsgd-fused profile MODEL BATCH_SIZE \
+                     [private|non_private] [VARIANT] [cuda:N]; without arguments it is a worker of dpsgd-bench";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();

@@ -207,6 +207,10 @@ fn bad_usage_is_one_line_on_stderr_and_exit_status_2() {
         (run(&["plan"]), "usage: dpsgd-fused plan MODEL"),
         (run(&["paln", "model.json"]), "usage: dpsgd-fused plan MODEL"),
         (run(&["plan", "a.json", "b.json"]), "usage: dpsgd-fused plan MODEL"),
+        (run(&["profile", "lstm"]), "BATCH_SIZE is missing"),
+        (run(&["profile", "no-such.toml", "64"]), "model `no-such.toml`: neither a file nor built in"),
+        (run(&["profile", "lstm", "64", "fast"]), "`fast`: must be private, non_private, a variant of fused or cuda:N"),
+        (run(&["profile", "lstm", "64", "cuda:99"]), "no CUDA device: cuda:99"),
         (missing, "no-such-model.json"),
     ] {
         let said = String::from_utf8(output.stderr).unwrap();
