@@ -99,15 +99,15 @@ fn it_ends_in_time_even_if_nothing_that_it_starts_does() {
     // A hundredth of 470 s.
     let (status, summary, took) = bundle.run(&["--scale", "0.01"]);
     assert!(took < Duration::from_millis(4700) + SLACK, "{took:?}");
-    assert_eq!((status, summary.len()), (Some(1), 20), "{summary:?}");
+    assert_eq!((status, summary.len()), (Some(1), 13), "{summary:?}");
     assert_line(&summary[0], "repeat", "FAILED", "not done within 0.450 s");
     assert_line(&summary[1], "tests", "skipped", "");
     assert_line(&summary[2], "profile", "skipped", "");
-    assert_line(&summary[3], "measure", "cut", "mnist-cnn, batch size 256: 0 rows ok");
-    assert_line(&summary[4], "measure", "cut", "ffnn, batch size 256: no time left");
-    assert_line(&summary[17], "targets", "skipped", "");
-    assert_line(&summary[18], "sanitize", "skipped", "");
-    assert_line(&summary[19], "verify", "cut", "no time left");
+    assert_line(&summary[3], "measure", "cut", "mnist-cnn: 0 rows ok");
+    assert_line(&summary[4], "measure", "cut", "ffnn: no time left");
+    assert_line(&summary[10], "targets", "skipped", "");
+    assert_line(&summary[11], "sanitize", "skipped", "");
+    assert_line(&summary[12], "verify", "cut", "no time left");
     assert!(bundle.file("out/repeat.txt").is_file());
 }
 
@@ -125,7 +125,7 @@ fn a_part_that_has_no_time_left_or_less_than_its_limit_is_cut() {
     // Of 4.7 s, the 0.45 that are the limit of `repeat` are not left; on a busy machine, nothing may be.
     let bundle = Bundle::new("trap '' INT; [ $1 != verify ] || exec sleep 4.4; exec sleep 30");
     let (status, summary, _) = bundle.run(&["--scale", "0.01", "verify", "repeat", "repeat", "measure"]);
-    assert_eq!((status, summary.len()), (Some(0), 17), "{summary:?}");
+    assert_eq!((status, summary.len()), (Some(0), 10), "{summary:?}");
     assert_line(&summary[0], "verify", "cut", "0 verified within");
     assert_line(&summary[1], "repeat", "cut", "left");
     assert_line(&summary[2], "repeat", "cut", "no time left");
@@ -182,13 +182,13 @@ fn on_a_device_fused_is_tested_and_profiled_and_targets_are_judged() {
     assert_eq!((status, summary.len()), (Some(0), 9), "{summary:?}");
     assert_line(&summary[0], "tests", "ok", "test result: ok. 5 passed, --nocapture device::");
     assert_line(&summary[1], "profile", "ok", "mnist-cnn: slowest: mnist-cnn 256 cuda:0");
-    assert_line(&summary[7], "profile", "ok", "ffnn-regression: slowest");
+    assert_line(&summary[7], "profile", "ok", "lstm: slowest");
     assert_line(&summary[8], "targets", "cut", "nothing measured yet");
     let (status, summary, _) = bundle.run(&["measure", "targets"]);
-    assert_eq!((status, summary.len()), (Some(0), 15), "{summary:?}");
-    assert_line(&summary[14], "targets", "ok", "14 met");
+    assert_eq!((status, summary.len()), (Some(0), 8), "{summary:?}");
+    assert_line(&summary[7], "targets", "ok", "14 met");
     let judged = std::fs::read_to_string(bundle.file("judged")).unwrap();
-    assert!(judged.matches("/results.json").count() == 14 && judged.contains("out/batch-64/lstm/"), "{judged}");
+    assert!(judged.matches("/results.json").count() == 7 && judged.contains("out/measured/lstm/"), "{judged}");
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_test_that_finds_no_device_has_failed_on_one_and_so_has_a_profile_that_is_no
     assert_eq!((status, summary.len()), (Some(1), 8), "{summary:?}");
     assert_line(&summary[0], "tests", "FAILED", "test result: FAILED (status 101)");
     assert_line(&summary[1], "profile", "FAILED", "mnist-cnn: not done within 0.2");
-    assert_line(&summary[7], "profile", "FAILED", "ffnn-regression: not done within 0.2");
+    assert_line(&summary[7], "profile", "FAILED", "lstm: not done within 0.2");
     assert!(took < Duration::from_millis(1400) + SLACK, "{took:?}");
 }
 
@@ -222,6 +222,42 @@ fn a_tool_that_found_something_has_failed_also_when_it_ends_well_or_the_time_is_
         assert_eq!(output.status.code(), Some(1), "{summary}");
         assert_line(summary.lines().nth(1).unwrap(), "sanitize", "FAILED", "racecheck: ========= Invalid read");
     }
+}
+
+#[test]
+fn a_tool_without_a_summary_has_looked_at_nothing() {
+    let tool = Bundle::new("exit 0");
+    std::fs::rename(tool.file("runner"), tool.file("compute-sanitizer")).unwrap();
+    let path = format!("{}:{}", tool.folder.path().display(), std::env::var("PATH").unwrap());
+    let end = "case \"$*\" in *initcheck*) ;; *racecheck*) echo '= RACECHECK SUMMARY: 0 hazards' >out/racecheck.1.log ;; \
+               *) echo '========= ERROR SUMMARY: 0 errors' >out/memcheck.1.log ;; esac; echo '5 the same'";
+    let bundle = Bundle { device: "cuda:0", ..Bundle::new(&format!("{WITH_A_GPU}; {end}")) };
+    bundle.command(&["sanitize"]).env("PATH", &path).output().unwrap();
+    let summary = std::fs::read_to_string(bundle.file("out/summary.txt")).unwrap();
+    let lines: Vec<&str> = summary.lines().collect();
+    assert_line(lines[0], "sanitize", "ok", "memcheck: 5 the same");
+    assert_line(lines[1], "sanitize", "ok", "racecheck: 5 the same");
+    assert_line(lines[2], "sanitize", "FAILED", "initcheck: no summary in its logs");
+}
+
+#[test]
+fn a_machine_is_without_a_device_only_if_somebody_looked() {
+    let run = |doctor: &str, args: &[&str]| {
+        let bundle =
+            Bundle { device: "cuda:0", ..Bundle::new(&format!("[ $1 != doctor ] || {{ {doctor}; }}; exit 1")) };
+        let output = bundle.command(args).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        (output.status.code(), said.concat())
+    };
+    let (status, said) = run("echo '-        GPU            none that NVML knows'; exit 0", &[]);
+    assert_eq!((status, said.as_str()), (Some(0), "skipped: no CUDA device\n"));
+    let (status, said) = run("echo 'runner: --python /nowhere: not an executable file' >&2; exit 2", &[]);
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("/nowhere: not an executable file") && said.contains("says nothing of a GPU (status 2)"));
+    // A relative interpreter is the caller's.
+    let (_, said) = run("echo \"asked: $*\"; exit 2", &["--python", "venv/bin/python"]);
+    let here = std::env::current_dir().unwrap();
+    assert!(said.contains(&format!("asked: doctor --python {}/venv/bin/python", here.display())), "{said}");
 }
 
 #[test]
@@ -251,10 +287,10 @@ fn a_build_that_does_not_end_is_said_to_be_why() {
 fn a_runner_that_somebody_else_kills_has_failed() {
     let bundle = Bundle::new("kill -9 $$");
     let (status, summary, _) = bundle.run(&[]);
-    assert_eq!((status, summary.len()), (Some(1), 20), "{summary:?}");
+    assert_eq!((status, summary.len()), (Some(1), 13), "{summary:?}");
     assert_line(&summary[0], "repeat", "FAILED", "status 137");
     assert_line(&summary[3], "measure", "FAILED", "0 rows ok; status 137");
-    assert_line(&summary[19], "verify", "FAILED", "status 137");
+    assert_line(&summary[12], "verify", "FAILED", "status 137");
 }
 
 /// A runner that leaves the rows of [`Bundle::set_rows`] and then does what `$then` says.
@@ -290,7 +326,7 @@ fn what_the_clock_stops_has_failed_if_what_it_found_is_wrong() {
     // The plot does not work either: then the table of before is kept.
     let bundle = Bundle::new(&leaving_rows("exec sleep 30"));
     bundle.set_rows(&[("fused", "ok"), ("jax", "disqualified")]);
-    std::fs::create_dir_all(bundle.file("out/batch-256/mnist-cnn")).unwrap();
+    std::fs::create_dir_all(bundle.file("out/measured/mnist-cnn")).unwrap();
     let (status, summary, _) = bundle.run(&["--scale", "0.01", "measure"]);
     assert_eq!(status, Some(1));
     assert_line(&summary[0], "measure", "FAILED", "1 rows ok; jax private: disqualified; not drawn (status 1)");
@@ -329,24 +365,24 @@ fn a_plot_that_works_replaces_the_table_and_one_that_does_not_leaves_it() {
         bundle.set_rows(&[("fused", "ok")]);
         let (_, summary, _) = bundle.run(&["--scale", "0.01", "measure"]);
         assert_line(&summary[0], "measure", word, "1 rows ok");
-        let table = std::fs::read_to_string(bundle.file("out/batch-256/mnist-cnn/table.txt")).unwrap();
+        let table = std::fs::read_to_string(bundle.file("out/measured/mnist-cnn/table.txt")).unwrap();
         assert_eq!(table, text, "{summary:?}");
     }
 }
 
 #[test]
-fn all_parts_are_done_large_batches_first_and_what_there_is_is_continued() {
+fn all_parts_are_done_and_what_there_is_is_continued() {
     let bundle = Bundle::new(WILLING);
     let (status, summary, _) = bundle.run(&[]);
-    assert_eq!((status, summary.len()), (Some(0), 20), "{summary:?}");
+    assert_eq!((status, summary.len()), (Some(0), 13), "{summary:?}");
     assert_line(&summary[0], "repeat", "ok", "7 the same");
-    assert_line(&summary[3], "measure", "ok", "mnist-cnn, batch size 256: 1 rows ok");
-    assert_line(&summary[10], "measure", "ok", "mnist-cnn, batch size 64: 1 rows ok");
-    assert_line(&summary[19], "verify", "ok", "14 passed");
+    assert_line(&summary[3], "measure", "ok", "mnist-cnn: 1 rows ok");
+    assert_line(&summary[9], "measure", "ok", "lstm: 1 rows ok");
+    assert_line(&summary[12], "verify", "ok", "14 passed");
     let asked = || std::fs::read_to_string(bundle.file("asked")).unwrap();
-    assert!(asked().contains("--workloads lstm --batch-sizes 64 --out ") && !asked().contains("--resume"));
+    assert!(asked().contains("--workloads lstm --batch-sizes 256,64 --out ") && !asked().contains("--resume"));
     bundle.run(&["measure"]);
-    assert_eq!(asked().matches("--resume").count(), 14, "{}", asked());
+    assert_eq!(asked().matches("--resume").count(), 7, "{}", asked());
 }
 
 #[test]

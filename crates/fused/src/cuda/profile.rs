@@ -98,16 +98,12 @@ impl fmt::Display for Profile {
         let Some(slowest) = self.kernels.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds)) else { return Ok(()) };
         let (name, share) = (&slowest.name, 100.0 * slowest.seconds / all);
         write!(f, "slowest: {name}, {share:.0}% of the kernels' time")?;
-        match self.peak {
-            Some(peak) if slowest.work.flops > 0.0 => {
-                let floor = slowest.work.flops / peak.flops;
-                writeln!(f, "; its products would take {:.2} us at the device's peak", 1e6 * floor)
-            }
-            Some(peak) => {
-                let floor = slowest.work.bytes / peak.bytes_per_s;
-                writeln!(f, "; no products; what it moves would take {:.2} us of the device's memory", 1e6 * floor)
-            }
-            None => writeln!(f),
+        let Some(peak) = self.peak else { return writeln!(f) };
+        let (products, memory) = (slowest.work.flops / peak.flops, slowest.work.bytes / peak.bytes_per_s);
+        write!(f, ", {:.2} us; at the device's peak ", 1e6 * slowest.seconds)?;
+        match products > memory {
+            true => writeln!(f, "its products would take {:.2} us", 1e6 * products),
+            false => writeln!(f, "what it moves would take {:.2} us, from memory", 1e6 * memory),
         }
     }
 }
@@ -136,7 +132,9 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["a", "2", "3.00", "37.5%", "4.00", "67%", "0.000", "0"], "{text}");
         assert_eq!(lines[2], ["b", "1", "5.00", "62.5%", "0.00", "-", "2.000", "400"], "{text}");
-        assert!(text.contains("slowest: b, 62% of the kernels' time; no products; what it moves would take 2.00 us"));
+        let slowest =
+            "slowest: b, 62% of the kernels' time, 5.00 us; at the device's peak what it moves would take 2.00 us";
+        assert!(text.contains(slowest), "{text}");
         let unknown = Profile { peak: None, ..profile };
         assert!(unknown.to_string().ends_with("slowest: b, 62% of the kernels' time\n"), "{unknown}");
     }

@@ -18,6 +18,7 @@ fn is_available() -> bool {
     });
     let found = load_compiler(&folders.collect::<Vec<PathBuf>>());
     if !found {
+        assert!(std::env::var_os("DPSGD_NEEDS_NVRTC").is_none(), "DPSGD_NEEDS_NVRTC is set, and there is no NVRTC");
         println!("skipped: no NVRTC");
     }
     found
@@ -39,8 +40,13 @@ fn limits(architecture: &str) -> Limits {
     }
 }
 
+/// For batches of 256, unless it says otherwise.
 fn program(model: &ModelSpec, methods: Methods, precision: Precision, limits: &Limits) -> Program {
-    Program::new(model, &Purpose { methods, precision, expected: 256 }, limits).expect("a program").0
+    program_for(256, model, methods, precision, limits)
+}
+
+fn program_for(expected: usize, model: &ModelSpec, methods: Methods, precision: Precision, limits: &Limits) -> Program {
+    Program::new(model, &Purpose { methods, precision, expected }, limits).expect("a program").0
 }
 
 /// What the compiler makes of a program, or what it made of it when this test ran before: its report, and the PTX.
@@ -118,6 +124,22 @@ fn every_kernel_compiles_for_sm_80_and_spills_nothing() {
 #[test]
 fn every_kernel_compiles_for_sm_90_and_spills_nothing() {
     check(ModelSpec::built_in_names(), "sm_90", Precision::F32);
+}
+
+#[test]
+fn kernels_for_other_batches_and_of_every_method_spill_nothing() {
+    if !is_available() {
+        return;
+    }
+    let of_64 = ModelSpec::built_in_names().map(|name| (name, 64, Methods::Cheapest));
+    let methods = [Method::Kept, Method::Ghost].map(Methods::Only);
+    let of_methods = LAYERS.into_iter().flat_map(|name| methods.map(|methods| (name, 256, methods)));
+    for (name, expected, methods) in of_64.chain(of_methods) {
+        let model = ModelSpec::built_in(name).expect("built in");
+        let (log, _) = compiled(&program_for(expected, &model, methods, Precision::F32, &limits("sm_90")), "sm_90");
+        let spills = spills(&log);
+        assert!(spills.is_empty(), "{name}, {methods:?}, batches of {expected}: {spills:?}\n{log}");
+    }
 }
 
 #[test]

@@ -10,7 +10,12 @@ use dpsgd_fused::cuda::{Cache, Hardware};
 
 use crate::{precision, recorded};
 
-/// `fused` on the first device, whatever the job says.
+/// The ordinal of the device: `DPSGD_TEST_DEVICE`, or else the first.
+fn ordinal() -> usize {
+    std::env::var("DPSGD_TEST_DEVICE").map_or(0, |ordinal| ordinal.parse().expect("an ordinal in DPSGD_TEST_DEVICE"))
+}
+
+/// `fused` on the device, whatever the job says.
 struct OnDevice(Fused);
 
 impl Strategy for OnDevice {
@@ -18,7 +23,7 @@ impl Strategy for OnDevice {
     const VARIANTS: &'static [&'static str] = &["best", "kept", "ghost"];
 
     fn load(mut job: Load) -> Result<Self, StrategyError> {
-        job.settings.device = Device::Cuda(0);
+        job.settings.device = Device::Cuda(ordinal());
         Fused::load(job).map(OnDevice)
     }
 
@@ -142,7 +147,7 @@ fn a_profile_of_the_device_has_times_and_its_peak() {
         return;
     }
     let mut job = synthetic::job(&model("mnist-cnn"), 64, Mode::Private, None);
-    job.settings.device = Device::Cuda(0);
+    job.settings.device = Device::Cuda(ordinal());
     let indices: Vec<u32> = (0..64).collect();
     let batch = BatchRef { indices: &indices, mask: &[true; 64] };
     let profile = Fused::load(job).expect("loads").profile(&batch, 5).expect("a profile");
@@ -190,6 +195,6 @@ fn steps_are_recorded_on_the_device_and_are_the_launches_bit_by_bit() {
     let description = OnDevice::load(synthetic::job(&model("ffnn"), 8, Mode::Private, None)).expect("loads").describe();
     // Nothing is slower than it should be.
     assert_eq!(description.versions["fused"], env!("CARGO_PKG_VERSION"));
-    let device = || Hardware::new(0, Cache::of_environment()).expect("a device");
+    let device = || Hardware::new(ordinal(), Cache::of_environment()).expect("a device");
     recorded::check_on(device, || device().without_recordings());
 }

@@ -2,7 +2,7 @@
 //!
 //! NVML's counter of energy moves about every tenth of a second, and its utilization is that of up to a second before. An
 //! epoch on a GPU may take a millisecond. So after the timed epochs the last one's batches run again, as often as it takes
-//! to keep the GPU busy for [`WINDOW_S`], in one request; that is timed by nobody.
+//! to keep the GPU busy for [`WINDOW_S`], in as few requests as the length of a schedule allows; that is timed by nobody.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,14 +30,15 @@ pub struct Metered {
     pub epochs: usize,
 }
 
-/// How often an epoch that takes `epoch_s` is run, for a schedule of `slots`.
-fn repetitions(epoch_s: f64, slots: usize) -> usize {
-    let wanted = (WINDOW_S / epoch_s.max(1e-6)).ceil() as usize;
-    wanted.clamp(1, (MOST_SLOTS / slots.max(1)).max(1))
+/// How often an epoch that takes `epoch_s` is run in a request, for a schedule of `slots`; and how many requests there are.
+fn repetitions(epoch_s: f64, slots: usize) -> (usize, usize) {
+    let wanted = (WINDOW_S / epoch_s.max(1e-6)).ceil().max(1.0) as usize;
+    let of_request = wanted.min((MOST_SLOTS / slots.max(1)).max(1));
+    (of_request, wanted.div_ceil(of_request))
 }
 
-/// Runs the last of `schedules` again and again in one request, and reads the GPU's meters meanwhile. `epochs_s` are the
-/// epochs timed so far. `None` if there is no GPU to watch or if this would not end within `limit`.
+/// Runs the last of `schedules` again and again, and reads the GPU's meters meanwhile. `epochs_s` are the epochs timed so
+/// far. `None` if there is no GPU to watch or if this would not end within `limit`.
 pub fn meter(
     worker: &mut Worker,
     sampler: &mut Sampler,
@@ -49,24 +50,25 @@ pub fn meter(
     let warm = if epochs_s.len() > 1 { &epochs_s[1..] } else { epochs_s };
     let Some(epoch_s) = stats::median(warm) else { return Ok(None) };
     let once = Schedule::load(&last.path).map_err(failed)?;
-    let epochs = repetitions(epoch_s, once.indices.len());
+    let (of_request, requests) = repetitions(epoch_s, once.indices.len());
+    let epochs = of_request * requests;
     if epochs as f64 * epoch_s * 2.0 > limit.as_secs_f64() {
         return Ok(None);
     }
     let file = repeated_file(&last.path);
-    let repeated = Schedule { indices: once.indices.repeat(epochs), mask: once.mask.repeat(epochs), ..once };
+    let repeated = Schedule { indices: once.indices.repeat(of_request), mask: once.mask.repeat(of_request), ..once };
     repeated.save(&file).map_err(failed)?;
     let request = Request::Epoch { schedule: file.clone() };
     sampler.mark_gpu();
-    let answer = worker.request(&request, limit);
+    let mut again = || match worker.request(&request, limit)? {
+        Reply::Epoch { steps, .. } if steps == repeated.steps() as u64 => Ok(()),
+        other => Err(unexpected(&request, &other)),
+    };
+    let done = (0..requests).try_for_each(|_| again());
     let usage = sampler.so_far().gpu;
     let _ = std::fs::remove_file(file);
-    match answer? {
-        Reply::Epoch { steps, .. } if steps == repeated.steps() as u64 => {
-            Ok(usage.and_then(|usage| usage.window).map(|window| Metered { window, epochs }))
-        }
-        other => Err(unexpected(&request, &other)),
-    }
+    done?;
+    Ok(usage.and_then(|usage| usage.window).map(|window| Metered { window, epochs }))
 }
 
 fn repeated_file(schedule: &Path) -> PathBuf {
@@ -116,11 +118,11 @@ mod tests {
 
     #[test]
     fn an_epoch_is_repeated_until_the_window_is_full_and_no_schedule_grows_without_bounds() {
-        assert_eq!(repetitions(0.001, 4096), 2500);
-        assert_eq!(repetitions(0.9, 4096), 3);
-        assert_eq!(repetitions(60.0, 4096), 1);
-        assert_eq!(repetitions(0.0, 30_000), MOST_SLOTS / 30_000);
-        assert_eq!(repetitions(1e-5, MOST_SLOTS * 2), 1);
+        assert_eq!(repetitions(0.001, 4096), (2500, 1));
+        assert_eq!(repetitions(0.9, 4096), (3, 1));
+        assert_eq!(repetitions(60.0, 4096), (1, 1));
+        assert_eq!(repetitions(50e-6, 2048), (9765, 6));
+        assert_eq!(repetitions(1.0, MOST_SLOTS * 2), (1, 3));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Finding libtorch, or installing it.
 //!
-//! In this order: `LIBTORCH` as set by the user; the link `.envs/libtorch` that an earlier setup left; a python3 that
-//! already has the right torch; an environment of our own. The last two leave the link behind, so that the next run, a
+//! In this order: `LIBTORCH` as set by the user; the link `.envs/libtorch` that an earlier setup left; a python3, or that of
+//! `--python`, that already has the right torch; an environment of our own, unless `--python` is given. The last two leave the link behind, so that the next run, a
 //! plain `cargo test --workspace` and an editor find the same libtorch by the same path: torch-sys builds anew whenever
 //! the value of `LIBTORCH` changes.
 
@@ -77,6 +77,13 @@ pub fn find_or_install(host: &Host) -> Result<Libtorch, String> {
         link(torch)?;
         eprintln!("setup: libtorch {VERSION} found in the torch of {}", python.executable.display());
         return Ok(Libtorch { path: path.clone(), origin: Origin::Python(python.executable) });
+    }
+    if host.python.is_some() {
+        let python = python.executable.display();
+        return Err(format!(
+            "{python} has no torch {VERSION}, which libtorch would come from: install it there, set LIBTORCH to a libtorch \
+             of your own, or leave out --python"
+        ));
     }
     let folder = environment::install(host, &python, &TORCH)?;
     let torch = torch_of(&folder).ok_or_else(|| {

@@ -233,6 +233,17 @@ fn a_libtorch_that_the_user_names_is_used_or_refused_but_never_replaced() {
 }
 
 #[test]
+fn nothing_is_installed_beside_an_interpreter_that_the_user_names() {
+    let scratch = Scratch::new();
+    scratch.script("bin/own", PYTHON);
+    scratch.script("bin/uv", UV);
+    let host = Host { python: Some(scratch.path("bin/own")), ..scratch.host() };
+    let error = libtorch::find_or_install(&host).unwrap_err();
+    assert!(error.contains("has no torch 2.11.0") && error.contains("leave out --python"), "{error}");
+    assert!(!scratch.log().contains("uv ") && !scratch.path("root/.envs/torch").exists());
+}
+
+#[test]
 fn an_installation_that_cannot_fit_is_not_begun() {
     let scratch = Scratch::new();
     scratch.script("bin/python3", PYTHON);
