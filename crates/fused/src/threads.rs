@@ -1,7 +1,8 @@
 //! A few threads that wait for work between steps.
 //!
-//! A step of a small network takes microseconds, so a thread that waits spins for a while before it sleeps. Work is one
-//! closure that every thread runs, the calling thread among them; [`Threads::run`] returns when all are done.
+//! A step of a small network takes microseconds, so a thread that waits spins for a while before it sleeps. In between it
+//! lets others run: two threads that the system has put on one processor would else wait for each other there, a thousand
+//! microseconds a step, until they are moved. Work is one closure that every thread runs, the calling thread among them; [`Threads::run`] returns when all are done.
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
@@ -9,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-/// How often a waiting thread looks before it sleeps: some tens of microseconds.
-const SPINS: usize = 20_000;
-/// How often the calling thread looks before it lets others run: they may need its processor.
-const SPINS_BEFORE_YIELD: usize = 20_000;
+/// How often a waiting thread looks before it lets others run, which may need its processor: some tens of microseconds.
+const SPINS: usize = 1000;
+/// How often it lets others run before it sleeps: some hundreds of microseconds, if there are none.
+const YIELDS: usize = 1000;
 
 /// The threads.
 pub struct Threads {
@@ -118,7 +119,7 @@ impl Drop for WaitForAll<'_> {
         let mut looks = 0;
         while self.0.busy.load(Ordering::Acquire) != 0 {
             looks += 1;
-            if looks < SPINS_BEFORE_YIELD {
+            if looks < SPINS {
                 spin_loop();
             } else {
                 std::thread::yield_now();
@@ -148,6 +149,9 @@ fn serve(shared: &Shared, other: usize) {
             looks += 1;
             if looks < SPINS {
                 spin_loop();
+                continue;
+            } else if looks < SPINS + YIELDS {
+                std::thread::yield_now();
                 continue;
             }
             shared.asleep[other].store(true, Ordering::SeqCst);
