@@ -146,11 +146,10 @@ fn a_profile_of_the_device_has_times_and_its_peak() {
     if !is_available() {
         return;
     }
-    let mut job = synthetic::job(&model("mnist-cnn"), 64, Mode::Private, None);
-    job.settings.device = Device::Cuda(ordinal());
+    let job = synthetic::job(&model("mnist-cnn"), 64, Mode::Private, None);
     let indices: Vec<u32> = (0..64).collect();
     let batch = BatchRef { indices: &indices, mask: &[true; 64] };
-    let profile = Fused::load(job).expect("loads").profile(&batch, 5).expect("a profile");
+    let profile = OnDevice::load(job).expect("loads").0.profile(&batch, 5).expect("a profile");
     println!("{profile}");
     assert!(profile.peak.is_some() && profile.step_s > 0.0);
     assert!(profile.kernels.iter().all(|kernel| kernel.seconds > 0.0 && kernel.seconds < 1.0));

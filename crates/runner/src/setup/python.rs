@@ -12,11 +12,11 @@ use super::host::Host;
 const PROBE: &str = "\
 import sys, json, importlib.util
 sys.path = [p for p in sys.path if p]
-spec = importlib.util.find_spec('torch')
-folders = list(spec.submodule_search_locations or []) if spec else []
-spec = importlib.util.find_spec('nvidia')
-nvidia = list(spec.submodule_search_locations or []) if spec else []
-print(json.dumps({'executable': sys.executable, 'version': list(sys.version_info[:3]), 'torch': folders[0] if folders else None, 'nvidia': nvidia}))
+def folders(name):
+    spec = importlib.util.find_spec(name)
+    return list(spec.submodule_search_locations or []) if spec else []
+torch = folders('torch')[0] if folders('torch') else None
+print(json.dumps({'executable': sys.executable, 'version': list(sys.version_info[:3]), 'torch': torch, 'nvidia': folders('nvidia')}))
 ";
 
 /// Prints those of its arguments that are no module here.
