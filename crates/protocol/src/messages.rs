@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
-/// What the runner asks. One line of JSON each, such as `{"request":"hello","version":2}`.
+/// What the runner asks. One line of JSON each, such as `{"request":"hello","version":3}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -45,10 +45,12 @@ pub enum Request {
         /// Which slots count; as long as `indices`.
         mask: Vec<bool>,
     },
-    /// Run all batches of a schedule. Answered by [`Reply::Epoch`].
+    /// Run all batches of a schedule, several times in a row if asked to. Answered by [`Reply::Epoch`].
     Epoch {
         /// A file as written by [`crate::schedule::Schedule::save`].
         schedule: PathBuf,
+        /// How many times, at least 1; each is an epoch with a time of its own.
+        repeat: u32,
     },
     /// Write the current parameters. Answered by [`Reply::Params`].
     Params {
@@ -95,17 +97,19 @@ pub enum Reply {
     },
     /// To [`Request::Epoch`].
     Epoch {
-        /// Seconds from before the first step until the updated parameters were ready after the last. Examples are chosen
-        /// in the steps; batches' row numbers may have been put into a framework's own arrays before.
-        epoch_s: f64,
-        /// The same for the first step since load; only in the first epoch.
+        /// For each repetition, seconds from before its first step until the updated parameters were ready after its
+        /// last. Examples are chosen in the steps; batches' row numbers may have been put into a framework's own arrays
+        /// before.
+        epochs_s: Vec<f64>,
+        /// The same for the first step since load; only in the first epoch, and not where a strategy runs an epoch as
+        /// one program.
         first_step_s: Option<f64>,
-        /// Steps taken.
+        /// Steps taken, over all repetitions.
         steps: u64,
         /// Examples that counted, over all steps.
         examples: u64,
-        /// [`checksum::of_batches`](crate::checksum::of_batches) of the batches that the steps were given, worked out
-        /// after the clock has stopped.
+        /// [`checksum::of_batches`](crate::checksum::of_batches) of the batches that the steps of each repetition were
+        /// given, worked out after the clock has stopped.
         batches_sha256: String,
         /// Examples left out for a NaN or an infinity in their gradient, since load.
         non_finite_examples: u64,

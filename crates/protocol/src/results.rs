@@ -8,13 +8,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Version of this file's format.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
+/// The oldest version that can be read.
+const OLDEST_VERSION: u64 = 1;
 
 /// One run of the harness.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Results {
-    /// [`SCHEMA_VERSION`].
+    /// [`SCHEMA_VERSION`] of the build that wrote it.
     pub schema_version: u32,
     /// The machine and the software.
     pub environment: Environment,
@@ -42,6 +44,22 @@ pub struct Environment {
     pub cpus: usize,
     /// Instruction sets that matter to kernels, such as `avx512f`.
     pub cpu_features: Vec<String>,
+    /// The logical processors that contenders were confined to, as the system numbers them.
+    #[serde(default)]
+    pub cpu_ids: Vec<usize>,
+    /// What sets these processors' clocks, such as `performance`; `null` where the system does not say, as in a virtual
+    /// machine.
+    #[serde(default)]
+    pub governor: Option<String>,
+    /// Whether clocks may be raised above the nominal one; `null` where the system does not say.
+    #[serde(default)]
+    pub turbo: Option<bool>,
+    /// Processors' worth of time that the control group allows; `null` for no limit.
+    #[serde(default)]
+    pub cpu_quota: Option<f64>,
+    /// The variables that workers were given out of the user's environment, all but those that say whose it is.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
     /// Bytes of memory.
     pub memory_bytes: u64,
     /// GPUs, by name.
@@ -117,10 +135,19 @@ pub struct RunConfig {
     pub device: String,
     /// Threads of every contender; a row whose contender has a limit of its own may have fewer.
     pub threads: usize,
-    /// Fresh processes per cell.
+    /// Fresh processes per cell whose warm epochs are timed, in alternation with those of the other contenders.
     pub processes: usize,
-    /// Epochs per process.
+    /// Fresh processes per cell that run alone, for what is cold and for memory.
+    #[serde(default)]
+    pub cold_processes: usize,
+    /// Epochs of a process that runs alone, and the fewest of one that does not.
     pub epochs: usize,
+    /// Seconds of warm epochs, at least, of a process that is timed in alternation.
+    #[serde(default)]
+    pub seconds: f64,
+    /// The contender that is measured twice, under two names, in every comparison; `null` for none.
+    #[serde(default)]
+    pub reference: Option<String>,
     /// At most this many examples per epoch; `null` for the whole data set.
     pub examples: Option<usize>,
     /// `sequential` or `shuffle`.
@@ -196,12 +223,83 @@ pub struct Verification {
     pub failure: Option<String>,
 }
 
+/// What the epochs of a process count for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Serves {
+    /// It ran alone, from the cold: start, load, first step, first epoch, warm-up, the mean and the median over all
+    /// epochs, memory.
+    Cold,
+    /// Its epochs were timed in alternation with those of the contenders that it is compared with: the warm epoch.
+    Warm,
+    /// Both, in files of before there were two kinds.
+    #[default]
+    Both,
+}
+
+/// The stretches in which a process was timed while the others of its comparison slept; lists of equal length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Turns {
+    /// Seconds from `environment.started` to the begin of each.
+    pub at_s: Vec<f64>,
+    /// Epochs in each; they follow one another in `epochs_s`, after those that no turn has.
+    pub epochs: Vec<usize>,
+    /// The machine's load average over a minute, at the begin of each.
+    pub load_average: Vec<f64>,
+    /// Share of the processors' time that other machines on the same hardware took since the turn before, 0 to 1.
+    pub steal: Vec<f64>,
+}
+
+/// What was checked of a process once its epochs had been timed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Checked {
+    /// L2 distance of its parameters from the initial ones.
+    pub moved: f64,
+    /// The least and the most that so many steps can explain.
+    pub moved_bounds: [f64; 2],
+    /// Relative L2 difference between what one more epoch without noise did to the initial parameters and what it is
+    /// meant to do; `null` if that was not checked.
+    pub epoch_error: Option<f64>,
+    /// By how much the worker's clock and the runner's differ over a second or more of epochs, as a share; `null` if that
+    /// was not checked.
+    pub clock_error: Option<f64>,
+}
+
 /// What one fresh process measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessRun {
-    /// Round of the interleaved order, from 0.
+    /// Round, from 0: warm processes of one round and one comparison are alive together. Cold ones count by themselves.
     pub round: usize,
+    /// What its epochs count for.
+    #[serde(default)]
+    pub serves: Serves,
+    /// When it was started, UTC, RFC 3339; empty in files of before.
+    #[serde(default)]
+    pub started: String,
+    /// Which process of the run it was, in the order of their starts, from 0.
+    #[serde(default)]
+    pub position: usize,
+    /// The machine's load average over a minute when it was started.
+    #[serde(default)]
+    pub load_average: Option<f64>,
+    /// Share of the processors' time that other machines on the same hardware took while its epochs ran, 0 to 1.
+    #[serde(default)]
+    pub steal: Option<f64>,
+    /// Index of the first epoch in steady state; `null` if its times never settled.
+    #[serde(default)]
+    pub warm_from: Option<usize>,
+    /// When its epochs were timed, for a warm process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Turns>,
+    /// Share of one processor that it used while others were timed; `null` for a cold one.
+    #[serde(default)]
+    pub idle_cpu: Option<f64>,
+    /// What was checked of it at its end; `null` in files of before, and if it was capped.
+    #[serde(default)]
+    pub checked: Option<Checked>,
     /// Seconds from spawning the process to its answer to `hello`.
     pub start_s: f64,
     /// Seconds to load model, parameters and data.
@@ -211,8 +309,8 @@ pub struct ProcessRun {
     /// left. One that compiles may also say how long it took to read them back at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels: Option<Kernels>,
-    /// Seconds of the first step.
-    pub first_step_s: f64,
+    /// Seconds of the first step; `null` where an epoch is one program.
+    pub first_step_s: Option<f64>,
     /// Seconds of every epoch, the first included.
     pub epochs_s: Vec<f64>,
     /// Peak resident bytes (`VmHWM`) of the worker.
@@ -302,6 +400,12 @@ pub struct Cell {
     pub strategy: String,
     /// Variant of the strategy.
     pub variant: Option<String>,
+    /// Other contenders that are the same program here, and whose row this is too.
+    #[serde(default)]
+    pub same_program: Vec<String>,
+    /// The contender of which this is a second measurement under another name: what the two differ by is noise.
+    #[serde(default)]
+    pub control_of: Option<String>,
     /// `cpu` or `cuda:N`.
     pub device: String,
     /// Threads given to it.
@@ -316,12 +420,26 @@ pub struct Cell {
     pub verification: Option<Verification>,
     /// Examples in one epoch.
     pub examples_per_epoch: usize,
-    /// Seconds by which the epochs before steady state exceed the steady median, median over processes; `null` if the
-    /// times never settled.
+    /// Seconds of a warm epoch: the geometric mean over processes of the median of each one's epochs from its steady state
+    /// on (all but its first, where it has none); warm processes, or where there is none, all.
+    #[serde(default)]
+    pub warm_epoch_s: Option<f64>,
+    /// 95% interval of it, by Student's t on logarithms; `null` with fewer than four processes.
+    #[serde(default)]
+    pub warm_ci95_s: Option<[f64; 2]>,
+    /// Whether the variance behind the interval is pooled over the rows of the same strategy, as the row has fewer than
+    /// ten processes.
+    #[serde(default)]
+    pub warm_ci95_pooled: bool,
+    /// How many of its processes settled, and how many it has; `null` without a process.
+    #[serde(default)]
+    pub settled: Option<[usize; 2]>,
+    /// Seconds by which the epochs before steady state exceed the process's figure, summed; median over the cold
+    /// processes that settled; `null` if none did.
     pub warm_up_s: Option<f64>,
-    /// Seconds of a process's first step, median over processes.
+    /// Seconds of a process's first step, median over cold processes.
     pub first_step_s: Option<f64>,
-    /// Seconds of a process's first epoch, median over processes.
+    /// Seconds of a process's first epoch, median over cold processes.
     pub first_epoch_s: Option<f64>,
     /// Seconds to have kernels of the contender's own: compiled, the median over the processes that compiled; from
     /// the cache, the median over those that did not, or where all did, over what these took to read them back.
@@ -330,15 +448,13 @@ pub struct Cell {
     pub kernels: Option<Kernels>,
     /// Every raw measurement.
     pub processes: Vec<ProcessRun>,
-    /// Median over all epochs of all processes.
+    /// Median over all epochs of all cold processes, the first included, as in the talk.
     pub median_epoch_s: Option<f64>,
-    /// 95% bootstrap interval of the median, resampled over processes.
-    pub median_ci95_s: Option<[f64; 2]>,
-    /// Mean over all epochs, the first included.
+    /// Mean over the same, as in the talk.
     pub mean_epoch_s: Option<f64>,
-    /// `examples_per_epoch` over `median_epoch_s`.
+    /// `examples_per_epoch` over `warm_epoch_s`.
     pub examples_per_s: Option<f64>,
-    /// Largest over processes.
+    /// Largest over cold processes, which have the allocator's own settings.
     pub peak_rss_bytes: Option<u64>,
     /// Median over processes.
     pub cpu_utilization: Option<f64>,
@@ -354,7 +470,7 @@ pub struct Cell {
     /// Use over time of the row's first process; `null` if it did not get that far.
     #[serde(default)]
     pub timeline: Option<Timeline>,
-    /// FLOPs of the plain step, in private mode too, times steps per epoch over `median_epoch_s` and the largest
+    /// FLOPs of the plain step, in private mode too, times steps per epoch over `warm_epoch_s` and the largest
     /// `flops_per_s` of `environment.calibrations`; `null` without a calibration, and on a GPU.
     pub roofline_fraction: Option<f64>,
     /// What a reader should know before trusting the figure: spread, outliers, drift.
@@ -365,6 +481,11 @@ impl Cell {
     /// `strategy` or `strategy:variant`: the name under which the contender is shown.
     pub fn contender(&self) -> String {
         contender_name(&self.strategy, self.variant.as_deref())
+    }
+
+    /// Whether this is the row of the contender of this name, be it as the same program under another name.
+    pub fn is_of(&self, contender: &str) -> bool {
+        self.contender() == contender || self.same_program.iter().any(|name| name == contender)
     }
 }
 
@@ -391,12 +512,17 @@ impl Results {
     pub fn load(path: &Path) -> Result<Self, ResultsError> {
         let failed = |reason: String| ResultsError { path: path.display().to_string(), reason };
         let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
+        let mut value: serde_json::Value = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
         match value.get("schema_version").and_then(serde_json::Value::as_u64) {
-            Some(version) if version == u64::from(SCHEMA_VERSION) => {}
+            Some(version) if (OLDEST_VERSION..=u64::from(SCHEMA_VERSION)).contains(&version) => {
+                if version == 1 {
+                    leave_out_what_version_1_had(&mut value);
+                }
+            }
             Some(version) => {
-                let fix = "run the dpsgd-bench that wrote it, or measure again";
-                return Err(failed(format!("schema_version = {version}: this build reads {SCHEMA_VERSION}; {fix}")));
+                let (reads, fix) = (SCHEMA_VERSION, "run the dpsgd-bench that wrote it, or measure again");
+                let reason = format!("schema_version = {version}: this build reads {OLDEST_VERSION} to {reads}; {fix}");
+                return Err(failed(reason));
             }
             None => return Err(failed("no schema_version: not a results file".into())),
         }
@@ -414,6 +540,15 @@ impl Results {
     /// The JSON Schema of this file.
     pub fn json_schema() -> serde_json::Value {
         schemars::schema_for!(Results).to_value()
+    }
+}
+
+/// The interval of version 1 resampled epochs as if a first one were any other, and was far too narrow over processes:
+/// nothing shows it any more.
+fn leave_out_what_version_1_had(results: &mut serde_json::Value) {
+    let cells = results.get_mut("cells").and_then(serde_json::Value::as_array_mut);
+    for cell in cells.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+        cell.remove("median_ci95_s");
     }
 }
 

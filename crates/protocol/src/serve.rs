@@ -112,7 +112,10 @@ impl<S: Strategy> Worker<S> {
                 Ok(Reply::Set {})
             }
             Request::Step { indices, mask } => self.loaded()?.step(&BatchRef { indices: &indices, mask: &mask }),
-            Request::Epoch { schedule } => self.loaded()?.epoch(&Schedule::load(&schedule).map_err(failed)?),
+            Request::Epoch { repeat: 0, .. } => Err(protocol_error("repeat = 0 in epoch: must be at least 1".into())),
+            Request::Epoch { schedule, repeat } => {
+                self.loaded()?.epochs(&Schedule::load(&schedule).map_err(failed)?, repeat as usize)
+            }
             Request::Params { path } => {
                 let params = self.loaded()?.strategy.params().map_err(strategy_error)?;
                 params.save(&path).map_err(failed)?;
@@ -174,29 +177,36 @@ impl<S: Strategy> Loaded<S> {
         Ok(Reply::Stepped { step_s, non_finite_examples })
     }
 
-    fn epoch(&mut self, schedule: &Schedule) -> Result<Reply, Failure> {
+    fn epochs(&mut self, schedule: &Schedule, repeat: usize) -> Result<Reply, Failure> {
         for batch in schedule.batches() {
             self.check(&batch)?;
         }
-        self.strategy.synchronize().map_err(strategy_error)?;
-        let mut first_step_s = None;
+        let mut epochs_s = Vec::with_capacity(repeat);
         let mut given: Vec<BatchRef<'_>> = Vec::with_capacity(schedule.steps());
-        let begin = Instant::now();
-        for batch in schedule.batches() {
-            given.push(batch);
-            self.strategy.step(&batch).map_err(strategy_error)?;
-            if !self.first_step_taken {
-                self.strategy.synchronize().map_err(strategy_error)?;
-                first_step_s = Some(begin.elapsed().as_secs_f64());
-                self.first_step_taken = true;
+        let (mut steps, mut examples, mut first_step_s, mut batches_sha256) = (0, 0, None, None);
+        for _ in 0..repeat {
+            given.clear();
+            self.strategy.synchronize().map_err(strategy_error)?;
+            let begin = Instant::now();
+            for batch in schedule.batches() {
+                given.push(batch);
+                self.strategy.step(&batch).map_err(strategy_error)?;
+                if !self.first_step_taken {
+                    self.strategy.synchronize().map_err(strategy_error)?;
+                    first_step_s = Some(begin.elapsed().as_secs_f64());
+                    self.first_step_taken = true;
+                }
             }
+            self.strategy.synchronize().map_err(strategy_error)?;
+            epochs_s.push(begin.elapsed().as_secs_f64());
+            steps += given.len() as u64;
+            examples += given.iter().map(|batch| batch.examples() as u64).sum::<u64>();
+            // Repetitions run the batches of one list, so its checksum is that of each.
+            batches_sha256.get_or_insert_with(|| checksum::of_batches(given.iter().copied()));
         }
-        self.strategy.synchronize().map_err(strategy_error)?;
-        let epoch_s = begin.elapsed().as_secs_f64();
-        let (steps, examples) = (given.len() as u64, given.iter().map(|batch| batch.examples() as u64).sum());
-        let batches_sha256 = checksum::of_batches(given);
+        let batches_sha256 = batches_sha256.expect("there is at least one repetition");
         let non_finite_examples = self.strategy.non_finite_examples().map_err(strategy_error)?;
-        Ok(Reply::Epoch { epoch_s, first_step_s, steps, examples, batches_sha256, non_finite_examples })
+        Ok(Reply::Epoch { epochs_s, first_step_s, steps, examples, batches_sha256, non_finite_examples })
     }
 }
 

@@ -26,7 +26,7 @@ fn requests() -> Vec<Request> {
         Request::Set { params: None, dp: Some(dp()) },
         Request::Set { params: Some(PathBuf::from("a b.safetensors")), dp: None },
         Request::Step { indices: vec![3, 0], mask: vec![true, false] },
-        Request::Epoch { schedule: "s.safetensors".into() },
+        Request::Epoch { schedule: "s.safetensors".into(), repeat: 3 },
         Request::Params { path: "out.safetensors".into() },
         Request::Bye {},
     ]);
@@ -49,7 +49,7 @@ fn replies() -> Vec<Reply> {
         kernels,
     };
     let epoch = |first_step_s| Reply::Epoch {
-        epoch_s: 1.25,
+        epochs_s: vec![1.25, 0.5],
         first_step_s,
         steps: 4,
         examples: 256,

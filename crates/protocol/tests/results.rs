@@ -42,7 +42,7 @@ fn a_file_of_another_schema_version_is_refused_by_naming_both_versions() {
     let file = folder.path().join("results.json");
     std::fs::write(&file, r#"{"schema_version": 7, "whatever": []}"#).unwrap();
     let error = Results::load(&file).unwrap_err().to_string();
-    assert!(error.contains("results.json") && error.contains("schema_version = 7") && error.contains("reads 1"));
+    assert!(error.contains("results.json") && error.contains("schema_version = 7") && error.contains("reads 1 to 2"));
     assert_eq!(error.lines().count(), 1);
 }
 

@@ -137,16 +137,20 @@ fn the_clock_stops_only_when_the_updated_parameters_are_ready() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("schedule.safetensors");
     Schedule { width: 2, indices: vec![0, 1, 2, 0, 1, 2], mask: vec![true; 6] }.save(&file).unwrap();
-    let epoch = Request::Epoch { schedule: file };
+    let epoch = Request::Epoch { schedule: file.clone(), repeat: 1 };
+    let twice = Request::Epoch { schedule: file, repeat: 2 };
     let step = Request::Step { indices: vec![0], mask: vec![true] };
-    let replies = talk(&[hello(), load(folder.path(), None, Device::Cpu), epoch.clone(), epoch, step]);
+    let replies = talk(&[hello(), load(folder.path(), None, Device::Cpu), epoch, twice, step]);
     let work = WORK.as_secs_f64();
-    let Reply::Epoch { epoch_s, first_step_s: Some(first_step_s), steps: 3, examples: 6, .. } = replies[2] else {
+    let Reply::Epoch { epochs_s, first_step_s: Some(first_step_s), steps: 3, examples: 6, .. } = &replies[2] else {
         panic!("{:?}", replies[2]);
     };
-    assert!(epoch_s >= 3.0 * work && first_step_s >= work && first_step_s < epoch_s);
-    let Reply::Epoch { first_step_s, .. } = replies[3] else { panic!("{:?}", replies[3]) };
-    assert_eq!(first_step_s, None, "only a process's first epoch has a first step");
+    assert!(epochs_s[0] >= 3.0 * work && *first_step_s >= work && *first_step_s < epochs_s[0]);
+    let Reply::Epoch { epochs_s, first_step_s, steps: 6, examples: 12, .. } = &replies[3] else {
+        panic!("{:?}", replies[3])
+    };
+    assert_eq!(*first_step_s, None, "only a process's first epoch has a first step");
+    assert!(epochs_s.len() == 2 && epochs_s.iter().all(|epoch_s| *epoch_s >= 3.0 * work), "each has its own time");
     assert!(matches!(replies[4], Reply::Stepped { step_s, .. } if step_s >= work));
 }
 
@@ -161,7 +165,7 @@ fn the_data_and_the_batches_that_a_strategy_was_given_are_reported_by_their_chec
     });
     let load = load(folder.path(), None, Device::Cpu);
     let dataset = Dataset::load(&folder.path().join("dataset.safetensors")).unwrap();
-    let epochs = schedules.iter().map(|(file, _)| Request::Epoch { schedule: file.clone() });
+    let epochs = schedules.iter().map(|(file, _)| Request::Epoch { schedule: file.clone(), repeat: 1 });
     let replies = talk(&[hello(), load].into_iter().chain(epochs).collect::<Vec<_>>());
     let Reply::Loaded { data_sha256, .. } = &replies[1] else { panic!("{replies:?}") };
     assert_eq!(*data_sha256, checksum::of_dataset(&dataset));
@@ -178,6 +182,8 @@ fn what_is_out_of_order_unknown_or_of_another_version_is_a_protocol_error() {
     assert_eq!(error_kind(&talk(std::slice::from_ref(&step))[0]), Some(ErrorKind::Protocol));
     assert_eq!(error_kind(&talk(&[hello(), step])[1]), Some(ErrorKind::Protocol));
     let lines = [r#"{"request":"hello","version":99}"#, "garbage", r#"{"request":"bye","x":1}"#];
+    let none = Request::Epoch { schedule: "any.safetensors".into(), repeat: 0 };
+    assert_eq!(error_kind(&talk(&[hello(), none])[1]), Some(ErrorKind::Protocol));
     let replies = talk_lines(lines.map(String::from).to_vec());
     assert!(replies.iter().all(|reply| error_kind(reply) == Some(ErrorKind::Protocol)), "{replies:?}");
 }
@@ -211,7 +217,7 @@ fn a_bad_batch_bad_hyperparameters_and_a_missing_file_are_refused() {
         Request::Step { indices: vec![], mask: vec![] },
         Request::Set { params: None, dp: Some(DpSgd { clip_norm: -1.0, ..dp() }) },
         Request::Set { params: Some("missing.safetensors".into()), dp: None },
-        Request::Epoch { schedule: "missing.safetensors".into() },
+        Request::Epoch { schedule: "missing.safetensors".into(), repeat: 1 },
     ]);
     for reply in &replies[2..] {
         assert_eq!(error_kind(reply), Some(ErrorKind::Failed), "{reply:?}");

@@ -36,7 +36,7 @@ pub fn counts(cell: &Cell) -> bool {
 /// The interval of a cell's median, if it says something: a single process has none.
 pub fn interval(cell: &Cell) -> Option<[f64; 2]> {
     let usable = |[low, high]: &[f64; 2]| low.is_finite() && high.is_finite() && low <= high;
-    cell.median_ci95_s.filter(usable).filter(|_| cell.processes.len() > 1)
+    cell.warm_ci95_s.filter(usable).filter(|_| cell.processes.len() > 1)
 }
 
 /// The name of a status as people read it.

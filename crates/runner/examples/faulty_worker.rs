@@ -145,8 +145,8 @@ impl<'a> Faulty<'a> {
     /// is another.
     fn replace(&mut self, request: Request) -> Request {
         match request {
-            Request::Epoch { schedule } => {
-                Request::Epoch { schedule: self.first_schedule.get_or_insert(schedule).clone() }
+            Request::Epoch { schedule, repeat } => {
+                Request::Epoch { schedule: self.first_schedule.get_or_insert(schedule).clone(), repeat }
             }
             Request::Load { model, params, dataset, dp, settings } => {
                 let mut data = Dataset::load(&dataset).unwrap();
@@ -301,7 +301,7 @@ fn made_up(request: &Request, name: &str) -> Reply {
         Request::Set { .. } => Reply::Set {},
         Request::Step { .. } => Reply::Stepped { step_s: 0.001, non_finite_examples: 0 },
         Request::Epoch { .. } => Reply::Epoch {
-            epoch_s: 0.001,
+            epochs_s: vec![0.001],
             first_step_s: None,
             steps: 1,
             examples: 1,

@@ -40,8 +40,8 @@ pub struct Loaded {
 
 /// What a worker said of an epoch, which was a whole one on the batches that it was sent.
 pub struct Epoch {
-    /// Seconds.
-    pub epoch_s: f64,
+    /// Seconds of each repetition.
+    pub epochs_s: Vec<f64>,
     /// Seconds of the first step since load, in the epoch that it was in.
     pub first_step_s: Option<f64>,
     /// Examples left out as not finite, since load.
@@ -78,25 +78,30 @@ pub fn load(worker: &mut Worker, job: &Job<'_>, timeout: Duration) -> Result<Loa
     }
 }
 
-/// Has the worker run all batches of `schedule`, which are `work.0` steps on `work.1` examples in all: no fewer, and no
-/// others.
-pub fn epoch(
+/// Has the worker run all batches of `schedule`, which are `work.0` steps on `work.1` examples, `repeat` times: no fewer,
+/// and no others.
+pub fn epochs(
     worker: &mut Worker,
     schedule: &ScheduleFile,
     work: (u64, u64),
+    repeat: u32,
     timeout: Duration,
 ) -> Result<Epoch, WorkerError> {
-    let request = Request::Epoch { schedule: schedule.path.clone() };
+    let request = Request::Epoch { schedule: schedule.path.clone(), repeat };
     match worker.request(&request, timeout)? {
-        Reply::Epoch { epoch_s, first_step_s, steps, examples, batches_sha256, non_finite_examples } => {
-            if (steps, examples) != work {
+        Reply::Epoch { epochs_s, first_step_s, steps, examples, batches_sha256, non_finite_examples } => {
+            let times = u64::from(repeat);
+            if (steps, examples) != (work.0 * times, work.1 * times) {
                 return Err(failed(format!(
-                    "an epoch of {steps} steps and {examples} examples: the schedule has {} and {}",
+                    "{repeat} epochs of {steps} steps and {examples} examples in all: the schedule has {} and {}",
                     work.0, work.1
                 )));
             }
+            if epochs_s.len() != repeat as usize {
+                return Err(failed(format!("{} times for {repeat} epochs", epochs_s.len())));
+            }
             check_received("batches", &schedule.sha256, &batches_sha256)?;
-            Ok(Epoch { epoch_s, first_step_s, non_finite_examples })
+            Ok(Epoch { epochs_s, first_step_s, non_finite_examples })
         }
         other => Err(unexpected(&request, &other)),
     }

@@ -81,7 +81,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("load", Request::Load { model, params, dataset, dp, settings }),
         ("set", Request::Set { params: None, dp: None }),
         ("step", Request::Step { indices: vec![0, 1], mask: vec![true, true] }),
-        ("epoch", Request::Epoch { schedule: "schedule".into() }),
+        ("epoch", Request::Epoch { schedule: "schedule".into(), repeat: 1 }),
         ("params", Request::Params { path: "/nowhere".into() }),
     ]
 }

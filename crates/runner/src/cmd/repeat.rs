@@ -96,7 +96,7 @@ impl Cell<'_> {
             settings: &Settings { noise_seed: Some(bench.config.seed), ..bench.settings(contender) },
         };
         session::load(&mut worker, &job, timeout)?;
-        session::epoch(&mut worker, &prepared.schedules[batch_size][0], prepared.work(*batch_size), timeout)?;
+        session::epochs(&mut worker, &prepared.schedules[batch_size][0], prepared.work(*batch_size), 1, timeout)?;
         let file = self.folder.join("after.safetensors");
         let params = session::params(&mut worker, &workload.model, &file, timeout)?;
         worker.finish(timeout)?;

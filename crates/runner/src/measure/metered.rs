@@ -58,7 +58,7 @@ pub fn meter(
     let file = repeated_file(&last.path);
     let repeated = Schedule { indices: once.indices.repeat(of_request), mask: once.mask.repeat(of_request), ..once };
     repeated.save(&file).map_err(failed)?;
-    let request = Request::Epoch { schedule: file.clone() };
+    let request = Request::Epoch { schedule: file.clone(), repeat: 1 };
     sampler.mark_gpu();
     let mut again = || match worker.request(&request, limit)? {
         Reply::Epoch { steps, .. } if steps == repeated.steps() as u64 => Ok(()),

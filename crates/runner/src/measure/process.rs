@@ -55,10 +55,19 @@ pub fn measure(
     sampler.mark();
     let mut run = ProcessRun {
         round: job.round,
+        serves: Default::default(),
+        started: String::new(),
+        position: 0,
+        load_average: None,
+        steal: None,
+        warm_from: None,
+        turns: None,
+        idle_cpu: None,
+        checked: None,
         start_s: worker.start_s(),
         load_s: loaded.load_s,
         kernels: loaded.kernels,
-        first_step_s: 0.0,
+        first_step_s: None,
         epochs_s: Vec::with_capacity(job.schedules.len()),
         peak_rss_bytes: None,
         cpu_utilization: None,
@@ -73,7 +82,7 @@ pub fn measure(
         let left = job.limit.map(|limit| limit.saturating_sub(started.elapsed()));
         let timeout = left.map_or(job.timeout, |left| left.min(job.timeout));
         let begin = Instant::now();
-        let epoch = match session::epoch(&mut worker, schedule, job.work, timeout) {
+        let epoch = match session::epochs(&mut worker, schedule, job.work, 1, timeout) {
             Err(error) if error.status == Status::Timeout && left.is_some_and(|left| left < job.timeout) => {
                 if run.epochs_s.is_empty() {
                     return Err(out_of_time(job.limit.expect("something is left of it")));
@@ -83,16 +92,17 @@ pub fn measure(
             }
             answered => answered?,
         };
-        check_clock(epoch.epoch_s, begin.elapsed().as_secs_f64())?;
+        let epoch_s = epoch.epochs_s[0];
+        check_clock(epoch_s, begin.elapsed().as_secs_f64())?;
         match (epoch.first_step_s, run.epochs_s.is_empty()) {
-            (Some(first), true) if first > 0.0 && first <= epoch.epoch_s => run.first_step_s = first,
+            (Some(first), true) if first > 0.0 && first <= epoch_s => run.first_step_s = Some(first),
             (None, false) => {}
             (Some(first), true) => {
-                return Err(failed(format!("a first step of {first} s in an epoch of {} s", epoch.epoch_s)));
+                return Err(failed(format!("a first step of {first} s in an epoch of {epoch_s} s")));
             }
             _ => return Err(failed("first_step_s belongs to the first epoch and no other")),
         }
-        run.epochs_s.push(epoch.epoch_s);
+        run.epochs_s.push(epoch_s);
         run.non_finite_examples = epoch.non_finite_examples;
         epoch_done();
     }

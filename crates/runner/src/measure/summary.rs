@@ -12,9 +12,10 @@ pub fn summarize(cell: &mut Cell, wanted_processes: usize, seed: u64) {
     let epochs = per_process.concat();
     cell.median_epoch_s = stats::median(&epochs);
     cell.mean_epoch_s = stats::mean(&epochs);
-    cell.median_ci95_s = stats::bootstrap_median_ci95(&per_process, seed);
+    cell.warm_ci95_s = stats::bootstrap_median_ci95(&per_process, seed);
+    cell.warm_epoch_s = cell.median_epoch_s;
     cell.examples_per_s = cell.median_epoch_s.map(|seconds| cell.examples_per_epoch as f64 / seconds);
-    cell.first_step_s = median_of(cell, |process| Some(process.first_step_s));
+    cell.first_step_s = median_of(cell, |process| process.first_step_s);
     cell.first_epoch_s = median_of(cell, |process| process.epochs_s.first().copied());
     cell.kernels = kernels(cell);
     cell.warm_up_s = median_of(cell, |process| stats::warm_up(&process.epochs_s));

@@ -222,7 +222,7 @@ impl<'a> Gate<'a> {
 
     /// All batches of a case's schedule.
     fn epoch(&mut self, case: &EpochCase) -> Result<(), WorkerError> {
-        session::epoch(self.worker, &case.schedule, (case.steps, case.examples), self.timeout).map(drop)
+        session::epochs(self.worker, &case.schedule, (case.steps, case.examples), 1, self.timeout).map(drop)
     }
 
     fn params(&mut self) -> Result<Params, WorkerError> {
