@@ -43,8 +43,13 @@ fn ticks(stat: &str) -> Option<(u64, u64)> {
 /// group where that allows less. `None` where the system does not say.
 pub fn available_memory() -> Option<u64> {
     let text = read_to_string("/proc/meminfo").ok()?;
-    let kilobytes: u64 =
-        text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.trim().trim_end_matches(" kB").parse().ok()?;
+    let kilobytes: u64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .ok()?;
     let ram = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let limits = System::new_with_specifics(ram).ok().and_then(|system| system.cgroup_limits());
     let allowed = limits.map(|limits| limits.free_memory).filter(|free| *free > 0);

@@ -22,9 +22,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use command_fds::{CommandFdExt, FdMapping};
+use dpsgd_protocol::REPLY_FD;
 use dpsgd_protocol::messages::{PROTOCOL_VERSION, Reply, Request};
 use dpsgd_protocol::results::Status;
-use dpsgd_protocol::REPLY_FD;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::{ClockId, clock_gettime};
@@ -171,13 +171,20 @@ impl Worker {
     /// Stops all its threads and processes until [`Worker::resume`]: it then uses no processor, whatever its libraries do
     /// while they wait. A request waits for as long.
     pub fn pause(&self) {
-        // ESRCH: the group is empty; the next request says how it ended.
-        let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGSTOP);
+        self.signal(Signal::SIGSTOP);
     }
 
     /// Lets it go on.
     pub fn resume(&self) {
-        let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGCONT);
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The process id of one that has ended may be another's by now.
+        if !self.ended {
+            // ESRCH: the group is empty; the next request says how it ended.
+            let _ = killpg(Pid::from_raw(self.pid()), signal);
+        }
     }
 
     /// CPU time of all its threads so far, to the nanosecond; `None` if it is gone.
