@@ -112,7 +112,7 @@ def run_worker(args, command, variant, model, folder, batch_size):
                 raise SystemExit(f"{command}: {reply}")
             return reply
 
-        ask({"request": "hello", "version": 2})
+        ask({"request": "hello", "version": 3})
         dp = dict(
             mode="private", clip_norm=1.0, noise_multiplier=1.0, learning_rate=0.01, expected_batch_size=batch_size
         )
