@@ -221,6 +221,10 @@ class Loaded:
         if indices.ndim != 2 or indices.shape != mask.shape or indices.shape[1] == 0:
             raise ValueError(f"{path}: indices {indices.shape} and mask {mask.shape}: must be [steps, width]")
         self.check(indices)
+        size = len(mask), int(mask.sum()), checksum.of_batches(zip(indices, mask))
+        whole = self.strategy.place_epoch(indices, mask)
+        if whole is not None:
+            return Placed(data, None, whole, *size)
         # A batch that comes again, as where an epoch is repeated for a meter, is placed once.
         placed, batches = {}, []
         for batch in zip(indices, mask):
@@ -228,7 +232,7 @@ class Loaded:
             if key not in placed:
                 placed[key] = self.strategy.place_batch(*batch)
             batches.append(placed[key])
-        return Placed(data, batches, len(mask), int(mask.sum()), checksum.of_batches(zip(indices, mask)))
+        return Placed(data, batches, None, *size)
 
     def epochs(self, placed, repeat):
         """All batches, `repeat` times, each timed from before its first step until the parameters are ready after its
@@ -237,7 +241,10 @@ class Loaded:
         for _ in range(repeat):
             strategy.synchronize()
             begin = time.monotonic()
-            for batch in placed.batches:
+            if placed.whole is not None:
+                strategy.run_epoch(placed.whole)
+                self.first_step_taken = True
+            for batch in placed.batches or ():
                 strategy.step(*batch)
                 if not self.first_step_taken:
                     strategy.synchronize()
@@ -257,10 +264,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Placed:
-    """A schedule's batches as the strategy wants them, and the bytes of the file that they were made from."""
+    """A schedule's batches as the strategy wants them, one by one or as a whole, and the bytes of the file that they were
+    made from."""
 
     data: bytes
-    batches: list
+    batches: list | None
+    whole: object | None
     steps: int
     examples: int
     sha256: str
