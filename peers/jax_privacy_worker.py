@@ -17,8 +17,8 @@ class JaxPrivacy(Jax):
     name = "jax-privacy"
     variants = ()
 
-    def make_step(self, mode):
-        return jax.jit(functools.partial(privacy_step, self.loss), donate_argnums=0) if mode == "private" else None
+    def private_step(self):
+        return functools.partial(privacy_step, self.loss)
 
     def set_params(self, params):
         super().set_params(params)

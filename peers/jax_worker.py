@@ -22,38 +22,57 @@ class Jax(Strategy):
     """State is (parameters, key of the noise); the step consumes it."""
 
     name = "jax"
-    variants = ("jit+vmap", "jit+vmap+im2col", "jit+vmap+reweight", "jit", "vmap", "neither")
+    variants = (
+        "jit+vmap",
+        "jit+vmap+im2col",
+        "jit+vmap+reweight",
+        "jit+vmap+scan",
+        "jit+vmap+im2col+scan",
+        "jit+vmap+reweight+scan",
+        "jit+vmap+rbg",
+        "jit+vmap+scan+rbg",
+        "jit",
+        "vmap",
+        "neither",
+    )
 
     def __init__(self, job):
         self.device = jax_device.choose(job.settings.device)
         self.variant = job.settings.variant or next(iter(self.variants), "jit+vmap")
         self.model, self.layout = job.model, Layout(job.model, job.inputs)
-        self.loss = make_loss(job.model, "im2col" if self.variant.endswith("im2col") else "lax")
+        self.loss = make_loss(job.model, "im2col" if "im2col" in self.variant else "lax")
         self.inputs, self.targets = jnp.array(images_to_native(job.inputs)), jnp.array(job.targets)
-        self.key = jax.random.key(seed_of(job.settings))
+        self.key = jax.random.key(seed_of(job.settings), impl="rbg" if "rbg" in self.variant else None)
         self.state = None
         self.set_params(job.params)
-        self.steps = {mode: self.known_step(mode) for mode in ("private", "non_private")}
+        self.programs = {mode: self.known_programs(mode) for mode in ("private", "non_private")}
         self.set_dp(job.dp)
 
     # What this process has compiled: a second load of the same model finds it. A process that is timed loads once.
     known = {}
 
-    def known_step(self, mode):
-        """The step, made once for each model, variant and mode."""
+    def known_programs(self, mode):
+        """Step and epoch, made once for each model, variant and mode; compiled, if at all, at the first call."""
         key = repr(self.model), self.variant, mode
         if key not in self.known:
-            self.known[key] = self.make_step(mode)
+            self.known[key] = self.make_programs(mode)
         return self.known[key]
 
-    def make_step(self, mode):
-        """`step(state, hyper, inputs, targets, indices, mask)` -> the next state."""
+    def make_programs(self, mode):
+        """`step(state, hyper, inputs, targets, indices, mask)` -> the next state, which consumes the one given, and the same
+        for all steps of an epoch."""
         jit = functools.partial(jax.jit, donate_argnums=0) if "jit" in self.variant else lambda f: f
         if mode == "non_private":
-            return jit(functools.partial(plain_step, self.loss))
-        if "vmap" in self.variant:
-            return jit(functools.partial(reweight_step if "reweight" in self.variant else vmap_step, self.loss))
-        return loop_step(self.loss, jit)
+            step = functools.partial(plain_step, self.loss)
+        elif "vmap" in self.variant:
+            step = self.private_step()
+        else:
+            return loop_step(self.loss, jit), None
+        return jit(step), jit(functools.partial(scan_epoch, step))
+
+    def private_step(self):
+        """A private step that nothing has compiled yet."""
+        return functools.partial(reweight_step if "reweight" in self.variant else vmap_step, self.loss)
 
     def describe(self):
         # Its pool is made at the first computation; load has had some.
@@ -75,6 +94,12 @@ class Jax(Strategy):
     def step(self, indices, mask):
         self.state = self.current(self.state, self.hyper, self.inputs, self.targets, indices, mask)
 
+    def place_epoch(self, indices, mask):
+        return self.place_batch(indices, mask) if "scan" in self.variant else None
+
+    def run_epoch(self, placed):
+        self.state = self.whole(self.state, self.hyper, self.inputs, self.targets, *placed)
+
     def synchronize(self):
         jax.block_until_ready(self.state)
 
@@ -90,7 +115,7 @@ class Jax(Strategy):
         self.hyper = jnp.array(
             [dp.clip_norm, dp.noise_multiplier * dp.clip_norm, dp.learning_rate, dp.expected_batch_size], jnp.float32
         )
-        self.current = self.steps[dp.mode]
+        self.current, self.whole = self.programs[dp.mode]
 
     @staticmethod
     def is_out_of_memory(error):
@@ -117,6 +142,15 @@ def noisy_update(state, hyper, total):
         return params[name] - learning_rate / batch_size * (total[name] + noise)
 
     return {name: update(name) for name in params}, key
+
+
+def scan_epoch(step, state, hyper, inputs, targets, indices, mask):
+    """All steps of an epoch, whose batches are `[steps, B]`."""
+
+    def one(state, batch):
+        return step(state, hyper, inputs, targets, *batch), None
+
+    return jax.lax.scan(one, state, (indices, mask))[0]
 
 
 def per_example_gradients(loss, params, x, y):

@@ -10,7 +10,7 @@ import queue
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from . import checksum, tensors
 from .job import Dp, Job, Kernels, Malformed, Settings, Unsupported, exactly, load_dataset, load_params
 from .model import read_model
 
-VERSION = 2
+VERSION = 3
+
+# How large the files of schedules may be whose batches stay placed.
+KEPT_BYTES = 4 << 20
 
 # The fields of each request.
 FIELDS = {
@@ -26,7 +29,7 @@ FIELDS = {
     "load": {"model", "params", "dataset", "dp", "settings"},
     "set": {"params", "dp"},
     "step": {"indices", "mask"},
-    "epoch": {"schedule"},
+    "epoch": {"schedule", "repeat"},
     "params": {"path"},
     "bye": set(),
 }
@@ -140,6 +143,8 @@ class Worker:
         if params is not None:
             self.loaded.strategy.set_params(load_params(params, self.loaded.model))
         if dp is not None:
+            # Batches may have been placed to suit the hyperparameters.
+            self.loaded.kept.clear()
             self.loaded.strategy.set_dp(exactly(Dp, dp, "dp"))
         return {}
 
@@ -150,13 +155,10 @@ class Worker:
         self.loaded.check(indices)
         return self.loaded.step(indices, mask)
 
-    def epoch(self, schedule):
-        found = tensors.load(schedule)
-        indices, mask = found["indices"], found["mask"]
-        if indices.ndim != 2 or indices.shape != mask.shape or indices.shape[1] == 0:
-            raise ValueError(f"{schedule}: indices {indices.shape} and mask {mask.shape}: must be [steps, width]")
-        self.loaded.check(indices)
-        return self.loaded.epoch(indices, mask)
+    def epoch(self, schedule, repeat):
+        if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
+            raise Malformed(f"repeat = {repeat!r} in epoch: must be a whole number, at least 1")
+        return self.loaded.epochs(self.loaded.schedule(schedule), repeat)
 
     def params(self, path):
         self.loaded.strategy.synchronize()
@@ -178,6 +180,8 @@ class Loaded:
         self.model = model
         self.examples = examples
         self.first_step_taken = False
+        # Schedules by path, the one run last at the end.
+        self.kept = {}
 
     def check(self, indices):
         """Refuses rows that the data set does not have."""
@@ -196,31 +200,76 @@ class Loaded:
         self.first_step_taken = True
         return {"step_s": step_s, "non_finite_examples": self.strategy.non_finite_examples()}
 
-    def epoch(self, indices, mask):
-        """All batches, timed from before the first step until the parameters are ready after the last."""
-        strategy, first_step_s, given = self.strategy, None, list(zip(indices, mask))
+    def schedule(self, path):
+        """The batches of a file, placed. Kept ones are used again as long as the file has the same bytes: a runner asks for
+        the same few epochs over and over, one about every 30 ms."""
+        with open(path, "rb") as file:
+            data = file.read()
+        known = self.kept.pop(path, None)
+        if known is None or known.data != data:
+            known = self.place(path, data)
+        self.kept[path] = known
+        # The oldest go first; the one to run stays, however large.
+        while len(self.kept) > 1 and sum(len(each.data) for each in self.kept.values()) > KEPT_BYTES:
+            del self.kept[next(iter(self.kept))]
+        return known
+
+    def place(self, path, data):
+        """The batches in the bytes of a file."""
+        found = tensors.parse(path, data)
+        indices, mask = found["indices"], found["mask"]
+        if indices.ndim != 2 or indices.shape != mask.shape or indices.shape[1] == 0:
+            raise ValueError(f"{path}: indices {indices.shape} and mask {mask.shape}: must be [steps, width]")
+        self.check(indices)
+        size = len(mask), int(mask.sum()), checksum.of_batches(zip(indices, mask))
+        whole = self.strategy.place_epoch(indices, mask)
+        if whole is not None:
+            return Placed(data, None, whole, *size)
         # A batch that comes again, as where an epoch is repeated for a meter, is placed once.
-        placed = {}
-        keys = [(batch.tobytes(), counts.tobytes()) for batch, counts in given]
-        for key, batch in zip(keys, given):
+        placed, batches = {}, []
+        for batch in zip(indices, mask):
+            key = batch[0].tobytes(), batch[1].tobytes()
             if key not in placed:
-                placed[key] = strategy.place_batch(*batch)
-        batches = [placed[key] for key in keys]
-        strategy.synchronize()
-        begin = time.monotonic()
-        for batch in batches:
-            strategy.step(*batch)
-            if not self.first_step_taken:
-                strategy.synchronize()
-                first_step_s = time.monotonic() - begin
+                placed[key] = self.strategy.place_batch(*batch)
+            batches.append(placed[key])
+        return Placed(data, batches, None, *size)
+
+    def epochs(self, placed, repeat):
+        """All batches, `repeat` times, each timed from before its first step until the parameters are ready after its
+        last."""
+        strategy, first_step_s, epochs_s = self.strategy, None, []
+        for _ in range(repeat):
+            strategy.synchronize()
+            begin = time.monotonic()
+            if placed.whole is not None:
+                strategy.run_epoch(placed.whole)
                 self.first_step_taken = True
-        strategy.synchronize()
-        epoch_s = time.monotonic() - begin
+            for batch in placed.batches or ():
+                strategy.step(*batch)
+                if not self.first_step_taken:
+                    strategy.synchronize()
+                    first_step_s = time.monotonic() - begin
+                    self.first_step_taken = True
+            strategy.synchronize()
+            epochs_s.append(time.monotonic() - begin)
         return {
-            "epoch_s": epoch_s,
+            "epochs_s": epochs_s,
             "first_step_s": first_step_s,
-            "steps": len(given),
-            "examples": sum(int(counts.sum()) for _, counts in given),
-            "batches_sha256": checksum.of_batches(given),
+            "steps": repeat * placed.steps,
+            "examples": repeat * placed.examples,
+            "batches_sha256": placed.sha256,
             "non_finite_examples": strategy.non_finite_examples(),
         }
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A schedule's batches as the strategy wants them, one by one or as a whole, and the bytes of the file that they were
+    made from."""
+
+    data: bytes
+    batches: list | None
+    whole: object | None
+    steps: int
+    examples: int
+    sha256: str

@@ -30,6 +30,15 @@ class Strategy:
         returned them."""
         raise NotImplementedError
 
+    def place_epoch(self, indices, mask):
+        """What `run_epoch` is given for the batches `[steps, width]` of an epoch, under the rules of `place_batch`; `None`, as
+        here, where an epoch is a loop over `step`."""
+        return None
+
+    def run_epoch(self, placed):
+        """All steps of an epoch as one program, on what `place_epoch` returned."""
+        raise NotImplementedError
+
     def synchronize(self):
         """Returns when the updated parameters are ready."""
         raise NotImplementedError

@@ -12,9 +12,13 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 def load(path):
     """Tensors by name."""
     with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        data = file.read()
+        return parse(path, file.read())
+
+
+def parse(path, file):
+    """Tensors by name from the bytes of a file; they are views of it. Errors name `path`."""
+    (length,) = struct.unpack_from("<Q", file)
+    header, data = json.loads(file[8 : 8 + length]), memoryview(file)[8 + length :]
     header.pop("__metadata__", None)
     found = {}
     for name, entry in header.items():

@@ -112,19 +112,19 @@ def run_worker(args, command, variant, model, folder, batch_size):
                 raise SystemExit(f"{command}: {reply}")
             return reply
 
-        ask({"request": "hello", "version": 2})
+        ask({"request": "hello", "version": 3})
         dp = dict(
             mode="private", clip_norm=1.0, noise_multiplier=1.0, learning_rate=0.01, expected_batch_size=batch_size
         )
         settings = dict(variant=variant, device="cpu", threads=args.threads, noise_seed=None)
         files = {file: str(folder / f"{file}.safetensors") for file in ("params", "dataset")}
         ask({"request": "load", "model": model, **files, "dp": dp, "settings": settings})
-        epoch = {"request": "epoch", "schedule": str(folder / "schedule.safetensors")}
+        epoch = {"request": "epoch", "schedule": str(folder / "schedule.safetensors"), "repeat": 1}
         ask(epoch)
         times = [ask(epoch) for _ in range(args.epochs)]
         ask({"request": "bye"})
     worker.wait()
-    return statistics.median(reply["epoch_s"] / reply["examples"] for reply in times)
+    return statistics.median(reply["epochs_s"][0] / reply["examples"] for reply in times)
 
 
 def run_script(args, python, script, model, batch_size, more=()):

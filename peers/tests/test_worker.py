@@ -6,6 +6,7 @@
 import contextlib
 import io
 import json
+import shutil
 import sys
 import tempfile
 import threading
@@ -18,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dpsgd_worker import Dp, Strategy, Unsupported, checksum, tensors, threads_named
-from dpsgd_worker.protocol import VERSION, Worker
+from dpsgd_worker.protocol import KEPT_BYTES, VERSION, Worker
 
 STEP_S = 0.05
 
@@ -115,6 +116,9 @@ class WorkerTest(unittest.TestCase):
         files = {"params": self.file("params"), "dataset": self.file("data")}
         return {"request": "load", "model": spec, **files, "dp": dp, "settings": settings} | changes
 
+    def epoch_request(self, repeat=1):
+        return {"request": "epoch", "schedule": self.file("schedule"), "repeat": repeat}
+
     def ask(self, worker, request):
         return worker.answer(json.dumps(request))
 
@@ -125,22 +129,56 @@ class WorkerTest(unittest.TestCase):
         return worker
 
     def test_the_clock_of_an_epoch_stops_when_the_updated_parameters_are_ready(self):
-        epoch = {"request": "epoch", "schedule": self.file("schedule")}
+        epoch = self.epoch_request()
         honest = self.ask(self.loaded(Asynchronous), epoch)
         self.assertGreaterEqual(honest["first_step_s"], STEP_S)
-        self.assertGreaterEqual(honest["epoch_s"], honest["first_step_s"])
+        self.assertGreaterEqual(honest["epochs_s"][0], honest["first_step_s"])
         self.assertEqual((honest["steps"], honest["examples"]), (3, 5))
         hasty = self.ask(self.loaded(Impatient), epoch)
-        self.assertLess(hasty["epoch_s"], STEP_S, "without the wait the same work seems to take no time")
+        self.assertLess(hasty["epochs_s"][0], STEP_S, "without the wait the same work seems to take no time")
 
     def test_batches_are_placed_before_the_clock_starts_and_steps_are_given_what_was_placed(self):
         worker = self.loaded(Placing)
-        timed = self.ask(worker, {"request": "epoch", "schedule": self.file("schedule")})
-        self.assertLess(timed["epoch_s"], STEP_S)
+        timed = self.ask(worker, self.epoch_request())
+        self.assertLess(timed["epochs_s"][0], STEP_S)
         stepped = self.ask(worker, {"request": "step", "indices": [0, 1], "mask": [True, False]})
         self.assertLess(stepped["step_s"], STEP_S)
         self.ask(worker, {"request": "params", "path": self.file("after")})
         self.assertEqual(tensors.load(self.file("after"))["0.bias"], [6.0])
+
+    def test_an_epoch_that_is_repeated_has_a_time_each_and_counts_all_its_steps(self):
+        worker = self.loaded(Asynchronous)
+        once, more = self.ask(worker, self.epoch_request()), self.ask(worker, self.epoch_request(repeat=3))
+        self.assertEqual((len(once["epochs_s"]), len(more["epochs_s"])), (1, 3))
+        # Steps of `Asynchronous` run at the same time, so an epoch takes as long as one.
+        self.assertTrue(all(STEP_S <= epoch_s < 3 * STEP_S for epoch_s in more["epochs_s"]), more["epochs_s"])
+        self.assertEqual((more["steps"], more["examples"], more["first_step_s"]), (9, 15, None))
+        self.assertEqual(more["batches_sha256"], once["batches_sha256"])
+        self.ask(worker, {"request": "params", "path": self.file("after")})
+        self.assertEqual(tensors.load(self.file("after"))["0.bias"], [12.0])
+
+    def test_batches_stay_placed_until_the_file_changes_or_there_are_too_many(self):
+        worker = self.loaded(Placing)
+        strategy, placed = worker.loaded.strategy, []
+        strategy.place_batch = lambda indices, mask: (placed.append(len(indices)) or indices[mask],)
+        for _ in range(3):
+            self.ask(worker, self.epoch_request(repeat=2))
+        self.assertEqual(placed, [2, 2, 2], "three batches, once")
+        other = {"indices": np.array([[5, 4, 3]], np.int32), "mask": np.array([[1, 0, 1]], bool)}
+        tensors.save(self.file("schedule"), other)
+        ran = self.ask(worker, self.epoch_request())
+        self.assertEqual((placed[3:], ran["steps"], ran["examples"]), ([3], 1, 2))
+        self.assertEqual(ran["batches_sha256"], checksum.of_batches(zip(other["indices"], other["mask"])))
+        # A file of another name, the same bytes; then hyperparameters that the placing may depend on.
+        self.ask(worker, self.epoch_request() | {"schedule": shutil.copy(self.file("schedule"), self.file("again"))})
+        self.assertEqual(placed[4:], [3])
+        self.ask(worker, {"request": "set", "params": None, "dp": self.load_request()["dp"]})
+        self.ask(worker, self.epoch_request())
+        self.assertEqual(placed[5:], [3])
+        large = {"indices": np.zeros((1, KEPT_BYTES // 5), np.int32), "mask": np.ones((1, KEPT_BYTES // 5), bool)}
+        tensors.save(self.file("large"), large)
+        self.ask(worker, self.epoch_request() | {"schedule": self.file("large")})
+        self.assertEqual(list(worker.loaded.kept), [self.file("large")])
 
     def test_the_clock_of_a_step_waits_too_and_parameters_are_read_after_it(self):
         worker = self.loaded(Asynchronous)
@@ -157,6 +195,10 @@ class WorkerTest(unittest.TestCase):
         for wrong in [
             {"request": "fly"},
             {"request": "step", "indices": [0]},
+            {"request": "epoch", "schedule": self.file("schedule")},
+            self.epoch_request(repeat=0),
+            self.epoch_request(repeat=1.5),
+            self.epoch_request(repeat=True),
             {"request": "step", "indices": [0], "mask": [True], "more": 1},
             {"request": "set", "params": None, "dp": dp | {"momentum": 0.9}},
             {"request": "set", "params": None, "dp": dp | {"clip_norm": 0.0}},
@@ -198,7 +240,7 @@ class WorkerTest(unittest.TestCase):
         data, batches = tensors.load(self.file("data")), tensors.load(self.file("schedule"))
         loaded = self.ask(worker, self.load_request())
         self.assertEqual(loaded["data_sha256"], checksum.of_dataset(data["inputs"], data["targets"]))
-        ran = self.ask(worker, {"request": "epoch", "schedule": self.file("schedule")})
+        ran = self.ask(worker, self.epoch_request())
         self.assertEqual(ran["batches_sha256"], checksum.of_batches(zip(batches["indices"], batches["mask"])))
 
     def test_kernels_are_in_the_reply_to_load_if_there_are_any(self):
