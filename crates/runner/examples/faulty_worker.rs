@@ -83,6 +83,12 @@ fn wait_until_ready(mut command: Command) -> Child {
     child
 }
 
+/// Counts in a file, one byte each: how many there are with this one.
+fn one_more(file: &str) -> u64 {
+    File::options().create(true).append(true).open(file).unwrap().write_all(b".").unwrap();
+    std::fs::metadata(file).unwrap().len()
+}
+
 fn hang() -> ! {
     loop {
         std::thread::sleep(LIFETIME);
@@ -96,6 +102,9 @@ struct Faulty<'a> {
     replies: File,
     /// By the fault `stale`.
     first_schedule: Option<PathBuf>,
+    /// By the fault `hang-in`: which process of its kind this is, and which epoch request of it.
+    process: u64,
+    epoch: u64,
     /// The worker that knows the answers, and its replies.
     good: Option<(Child, ChildStdin, BufReader<io::PipeReader>)>,
 }
@@ -112,7 +121,8 @@ impl<'a> Faulty<'a> {
             let requests = child.stdin.take().unwrap();
             (child, requests, BufReader::new(reader))
         });
-        Faulty { fault, stage, name, replies, first_schedule: None, good }
+        let process = fault.rsplit_once("hang-in=").map_or(0, |(_, place)| one_more(place.split_once(':').unwrap().1));
+        Faulty { fault, stage, name, replies, first_schedule: None, process, epoch: 0, good }
     }
 
     fn serve(mut self) -> ExitCode {
@@ -231,6 +241,14 @@ impl<'a> Faulty<'a> {
                 println!("{{\"reply\":\"set\"}}\nINFO: stdout is not for replies");
                 return reply;
             }
+            ("spin", _) => {
+                std::thread::spawn(|| {
+                    loop {
+                        std::hint::spin_loop();
+                    }
+                });
+                return reply;
+            }
             ("sleep", milliseconds) => {
                 std::thread::sleep(Duration::from_millis(milliseconds.parse().unwrap()));
                 return reply;
@@ -247,8 +265,16 @@ impl<'a> Faulty<'a> {
             // `COUNT:FILE`: hangs the COUNTth time that any process gets here; FILE keeps the count, one byte each.
             ("hang-on", count_and_file) => {
                 let (count, file) = count_and_file.split_once(':').unwrap();
-                File::options().create(true).append(true).open(file).unwrap().write_all(b".").unwrap();
-                if std::fs::metadata(file).unwrap().len() == count.parse::<u64>().unwrap() {
+                if one_more(file) == count.parse::<u64>().unwrap() {
+                    hang();
+                }
+                return reply;
+            }
+            // `PROCESS.EPOCH:FILE`: hangs in that epoch request of that process; FILE counts processes, the gate's is 1.
+            ("hang-in", place_and_file) => {
+                self.epoch += 1;
+                let (process, epoch) = place_and_file.split_once(':').unwrap().0.split_once('.').unwrap();
+                if (self.process, self.epoch) == (process.parse().unwrap(), epoch.parse().unwrap()) {
                     hang();
                 }
                 return reply;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dpsgd_core::{Device, DpSgd, Mode, ModelSpec, Settings};
 use dpsgd_protocol::messages::Request;
 use dpsgd_protocol::results::Status;
-use runner::worker::{Guard, Interrupt, Launch, Worker, WorkerError, usable_cpus};
+use runner::worker::{Allocator, Guard, Interrupt, Launch, Worker, WorkerError, usable_cpus};
 
 use support::{RUNNER, example, processes_of, unique_name};
 
@@ -37,6 +37,7 @@ impl Case {
             env: Vec::new(),
             cpus: Vec::new(),
             threads: 1,
+            allocator: Allocator::Keeping,
             log: folder.path().join("log"),
         };
         Case { name, launch, _folder: folder }
@@ -306,4 +307,25 @@ fn a_guard_that_was_killed_is_replaced() {
     let second = guard.pid();
     drop(guard);
     assert!(!runner::worker::is_alive(second));
+}
+
+#[test]
+fn a_stopped_worker_uses_no_processor_though_a_thread_of_it_spins_and_answers_once_it_goes_on() {
+    let case = Case::new("spin", "hello");
+    let mut worker = Worker::start(&case.launch, &GUARD, PATIENT).unwrap();
+    let used_in_a_while = |worker: &Worker| {
+        let before = worker.cpu_time().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        worker.cpu_time().unwrap() - before
+    };
+    assert!(used_in_a_while(&worker) > Duration::from_millis(5), "it spins");
+    worker.pause();
+    assert!(used_in_a_while(&worker) < Duration::from_millis(2));
+    worker.resume();
+    let step = Request::Step { indices: vec![0], mask: vec![true] };
+    assert!(worker.request(&step, PATIENT).is_ok());
+    // One that is stopped can be ended all the same.
+    worker.pause();
+    drop(worker);
+    assert_eq!(processes_of(&case.name), Vec::<String>::new());
 }

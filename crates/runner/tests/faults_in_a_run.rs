@@ -16,14 +16,13 @@ use support::{RUNNER, example, processes_of, unique_name, wait_for};
 
 /// Long enough for a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
-/// Epochs of one process, and processes of one row.
+/// Epochs of one process, and processes of one row: one alone, and two with the others.
 const EPOCHS: usize = 2;
-const PROCESSES: usize = 2;
-/// Epochs that the verification gate runs on this workload before anything is timed: one against the oracle, and as many
-/// as it takes to draw 5,000 normals for 105 parameters.
-const GATE_EPOCHS: u64 = 1 + 5_000_u64.div_ceil(105);
-/// The epoch request in which a contender hangs if it is to have one process in the file.
-const IN_ROUND_1: u64 = GATE_EPOCHS + EPOCHS as u64 + 1;
+const ROUNDS: usize = 2;
+const PROCESSES: usize = 1 + ROUNDS;
+/// The process that is alone comes after the gate's, those of the rounds after it.
+const ALONE: u64 = 2;
+const IN_ROUND_1: u64 = ALONE + 2;
 
 /// A run on the smallest workload with contenders of our making.
 struct Run {
@@ -51,7 +50,7 @@ impl Run {
         let names: Vec<&str> = contenders.iter().map(|(name, ..)| *name).collect();
         let config = format!(
             "workloads = [\"logreg\"]\nstrategies = {names:?}\nbatch_sizes = [16]\nmodes = [\"private\"]\n\
-             processes = {PROCESSES}\nepochs = {EPOCHS}\nexamples = 64\nschedule = \"shuffle\"\nseed = 1\nthreads = 1\n\
+             processes = {ROUNDS}\nseconds = 0\nepochs = {EPOCHS}\nexamples = 64\nschedule = \"shuffle\"\nseed = 1\nthreads = 1\n\
              timeout_s = {timeout_s}\n\n[dp]\nclip_norm = 1.0\nnoise_multiplier = 1.1\nlearning_rate = 0.1\n"
         );
         std::fs::write(run.file("config.toml"), config).unwrap();
@@ -91,7 +90,7 @@ impl Run {
         self.results().cells
     }
 
-    /// Starts a run one of whose contenders has the fault `hang-on=N:FILE`, and returns when it hangs.
+    /// Starts a run one of whose contenders hangs at the `hello` of process `count`, and returns when it does.
     fn start_until_it_hangs(&self, count: u64) -> Started {
         let child = Started(self.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let visits = || std::fs::metadata(self.file("count")).map_or(0, |file| file.len());
@@ -182,7 +181,7 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
     for row in rows.iter().filter(|row| row.status == Status::Ok) {
         let kernels: Vec<Option<Kernels>> = row.processes.iter().map(|process| process.kernels).collect();
         let of = |compile_s, cached_s| Some(Kernels { compile_s, cached_s });
-        assert_eq!(kernels, [of(compiled, back), of(None, cached)], "{}", row.strategy);
+        assert_eq!(kernels, [of(compiled, back), of(None, cached), of(None, cached)], "{}", row.strategy);
         assert_eq!(row.kernels, of(compiled, cached));
     }
     let said = String::from_utf8_lossy(&output.stdout);
@@ -193,29 +192,29 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
 
 #[test]
 fn a_row_that_reaches_its_time_limit_keeps_its_whole_epochs_and_says_that_it_was_capped() {
-    let second_epoch = format!("hang-on={}:FILE", GATE_EPOCHS + 2);
+    let second_epoch = format!("hang-in={ALONE}.2:FILE");
     let run = Run::new(600, &[("good", "none", "start"), ("slow", &second_epoch, "epoch")]);
-    run.limit_rows(10);
+    run.limit_rows(15);
     let output = run.carry_out(&[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let rows = run.rows();
     let shape = |name| row(&rows, name).processes.iter().map(|p| (p.epochs_s.len(), p.capped)).collect::<Vec<_>>();
     assert_eq!(shape("good"), [(EPOCHS, false); PROCESSES]);
     // Each process has an equal share of the limit: one that is stopped leaves the next its own.
-    assert_eq!(shape("slow"), [(1, true), (EPOCHS, false)]);
+    assert_eq!(shape("slow"), [(1, true), (EPOCHS, false), (EPOCHS, false)]);
     let slow = row(&rows, "slow");
     assert_eq!(slow.status, Status::Ok);
     assert!(slow.median_epoch_s.unwrap() > 0.0);
-    let capped = "capped: the row's time limit ended 1 of 2 processes early; 3 whole epochs are kept";
+    let capped = "capped: the row's time limit ended 1 of 3 processes early; 5 whole epochs are kept";
     assert!(slow.warnings.iter().any(|warning| warning.starts_with(capped)), "{:?}", slow.warnings);
     assert!(row(&rows, "good").warnings.iter().all(|warning| !warning.contains("capped")));
 }
 
 #[test]
 fn a_row_that_has_no_whole_epoch_within_its_time_limit_is_a_timeout() {
-    let first_epoch = format!("hang-on={}:FILE", GATE_EPOCHS + 1);
+    let first_epoch = format!("hang-in={ALONE}.1:FILE");
     let run = Run::new(600, &[("slow", &first_epoch, "epoch")]);
-    run.limit_rows(6);
+    run.limit_rows(9);
     run.carry_out(&[]);
     let rows = run.rows();
     let (slow, reason) = (row(&rows, "slow"), row(&rows, "slow").reason.as_deref().unwrap());
@@ -227,7 +226,7 @@ fn a_row_that_has_no_whole_epoch_within_its_time_limit_is_a_timeout() {
 fn no_worker_survives_a_runner_killed_by_sigkill_and_the_run_can_be_resumed() {
     // By the time it hangs, both contenders have a process of round 0 in the file.
     let sleeper = format!("nameless=forks=hang-on={IN_ROUND_1}:FILE");
-    let run = Run::new(600, &[("good", "none", "start"), ("sleeper", &sleeper, "epoch")]);
+    let run = Run::new(600, &[("good", "none", "start"), ("sleeper", &sleeper, "hello")]);
     let mut child = run.start_until_it_hangs(IN_ROUND_1);
     let guard = guard_of(&child.0);
     child.0.kill().unwrap();
@@ -240,8 +239,8 @@ fn no_worker_survives_a_runner_killed_by_sigkill_and_the_run_can_be_resumed() {
     assert_eq!(at_first.len(), 1);
     let before = before.cells;
     let kept = row(&before, "sleeper").processes.clone();
-    assert_eq!(kept.len(), 1);
-    assert!(!row(&before, "good").processes.is_empty());
+    // One was alone, and one in round 0.
+    assert_eq!((kept.len(), row(&before, "good").processes.len()), (2, 2));
 
     let output = run.carry_out(&["--resume"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -252,11 +251,10 @@ fn no_worker_survives_a_runner_killed_by_sigkill_and_the_run_can_be_resumed() {
         assert!(row.roofline_fraction.is_some_and(|fraction| fraction > 0.0), "{name}");
     }
     let sleeper = row(&results.cells, "sleeper");
-    assert_eq!(sleeper.processes[..1], kept);
-    // What the killed run has left in the row's cache is not used: both processes have compiled.
+    assert_eq!(sleeper.processes[..2], kept);
+    // What the killed run has left in the row's cache is not used: the first process of each run has compiled.
     let kernels = Some(Kernels { compile_s: Some(2.5), cached_s: Some(0.125) });
-    assert_eq!((sleeper.processes[0].kernels, sleeper.processes[1].kernels), (kernels, kernels));
-    assert_eq!(sleeper.kernels, kernels);
+    assert_eq!((sleeper.processes[0].kernels, sleeper.processes[2].kernels), (kernels, kernels));
     // Two more, before and after what was left, beside the one of before.
     let calibrations = &results.environment.calibrations;
     assert_eq!((calibrations.len(), &calibrations[..1]), (3, &at_first[..]));
@@ -270,7 +268,7 @@ fn no_worker_survives_a_runner_killed_by_sigkill_and_the_run_can_be_resumed() {
 fn ctrl_c_and_sigterm_keep_what_was_measured_and_stop_the_workers() {
     let sleeper = format!("nameless=forks=hang-on={IN_ROUND_1}:FILE");
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let run = Run::new(600, &[("good", "none", "start"), ("sleeper", &sleeper, "epoch")]);
+        let run = Run::new(600, &[("good", "none", "start"), ("sleeper", &sleeper, "hello")]);
         let mut child = run.start_until_it_hangs(IN_ROUND_1);
         let guard = guard_of(&child.0);
         kill(Pid::from_raw(child.0.id() as i32), signal).unwrap();
@@ -279,15 +277,35 @@ fn ctrl_c_and_sigterm_keep_what_was_measured_and_stop_the_workers() {
         assert_eq!(processes_of(&run.marker), Vec::<String>::new(), "{signal}");
         wait_for("the guard has ended", Duration::from_secs(5), || !is_alive(guard));
         let rows = run.rows();
-        assert_eq!(row(&rows, "sleeper").processes.len(), 1, "{signal}");
+        assert_eq!(row(&rows, "sleeper").processes.len(), 2, "{signal}");
         assert!(!row(&rows, "good").processes.is_empty(), "{signal}");
         assert!(rows.iter().all(|row| row.status == Status::Ok), "{signal}: an interrupted row is not a failed one");
     }
 }
 
 #[test]
+fn a_worker_gets_the_runner_s_variables_and_of_the_user_s_only_those_on_the_list() {
+    let run = Run::new(600, &[("sleeper", "hang-on=1:FILE", "hello")]);
+    let users = [("GOMP_CPU_AFFINITY", "0"), ("JAX_DISABLE_JIT", "1"), ("PYTHONPATH", "/nowhere"), ("LD_PRELOAD", "")];
+    let mut command = run.command(&["--threads", "1"]);
+    command.envs(users).env("CUDA_VISIBLE_DEVICES", "3").env("OMP_NUM_THREADS", "64");
+    let _runner = Started(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for("the contender hangs", PATIENT, || run.file("count").exists());
+    let workers = processes_of(&run.marker);
+    let is_faulty = |line: &&String| line.contains("faulty_worker") && !line.contains("runner");
+    let pid = workers.iter().find(is_faulty).and_then(|line| line.split_once(':')).expect("a worker runs").0;
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let variables: Vec<String> =
+        environ.split(|byte| *byte == 0).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
+    let has = |name: &str| variables.iter().any(|variable| variable.starts_with(&format!("{name}=")));
+    assert!(users.iter().all(|(name, _)| !has(name)), "{variables:?}");
+    assert!(has("PATH") && variables.iter().any(|variable| variable == "CUDA_VISIBLE_DEVICES=3"), "{variables:?}");
+    assert!(variables.iter().any(|variable| variable == "OMP_NUM_THREADS=1"), "{variables:?}");
+}
+
+#[test]
 fn a_second_signal_ends_the_runner_at_once_and_the_guard_ends_the_workers() {
-    let run = Run::new(600, &[("sleeper", "nameless=forks=hang-on=1:FILE", "epoch")]);
+    let run = Run::new(600, &[("sleeper", "nameless=forks=hang-on=1:FILE", "hello")]);
     let mut child = run.start_until_it_hangs(1);
     // Two kinds, because two of one kind may arrive as one.
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
