@@ -532,7 +532,7 @@ impl Results {
     /// Writes the file whole or not at all: to a neighbour first, synced, then renamed over.
     pub fn save(&self, path: &Path) -> Result<(), ResultsError> {
         let failed = |e: std::io::Error| ResultsError { path: path.display().to_string(), reason: e.to_string() };
-        let mut text = serde_json::to_string_pretty(self).expect("results are plain data");
+        let mut text = numbers_in_lines(&serde_json::to_string_pretty(self).expect("results are plain data"));
         text.push('\n');
         write_whole(path, text.as_bytes()).map_err(failed)
     }
@@ -541,6 +541,45 @@ impl Results {
     pub fn json_schema() -> serde_json::Value {
         schemars::schema_for!(Results).to_value()
     }
+}
+
+/// Pretty JSON with every list of numbers in one line: there may be a million times of epochs in a file.
+fn numbers_in_lines(pretty: &str) -> String {
+    let mut text = String::with_capacity(pretty.len());
+    let mut rest = pretty;
+    while let Some(position) = rest.find(['[', '"']) {
+        let (before, from) = rest.split_at(position);
+        text.push_str(before);
+        let is_of_numbers = |c: char| c.is_ascii_digit() || c.is_ascii_whitespace() || "+-.eE,".contains(c);
+        let end = if from.starts_with('"') {
+            // A string is as it is, up to the quotation mark that ends it.
+            let mut escaped = false;
+            let closes = |c: char| {
+                let closes = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                closes
+            };
+            1 + from[1..].find(closes).expect("a string ends") + 1
+        } else {
+            match from[1..].find(|c: char| !is_of_numbers(c)) {
+                Some(length) if from[1 + length..].starts_with(']') => {
+                    let numbers: Vec<&str> = from[1..1 + length].split(',').map(str::trim).collect();
+                    text.push('[');
+                    text.push_str(&numbers.join(", "));
+                    1 + length
+                }
+                _ => {
+                    text.push('[');
+                    1
+                }
+            }
+        };
+        if from.starts_with('"') {
+            text.push_str(&from[..end]);
+        }
+        rest = &from[end..];
+    }
+    text + rest
 }
 
 /// The interval of version 1 resampled epochs as if a first one were any other, and was far too narrow over processes:
@@ -574,6 +613,18 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_numbers_are_one_line_and_nothing_else_is_changed() {
+        let value = serde_json::json!({
+            "a": [1.5e-7, -2, 3], "b": [[1, 2], [3]], "c": ["[1,\n 2]", "\\\"[", "x"], "d": [], "e": [null, 1], "f": [{"g": 1}]
+        });
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        let shown = numbers_in_lines(&pretty);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert!(shown.contains("\"a\": [1.5e-7, -2, 3]") && shown.contains("    [1, 2],"), "{shown}");
+        assert!(shown.lines().count() < pretty.lines().count());
+    }
 
     #[test]
     fn a_write_that_fails_leaves_what_was_there_and_nothing_else() {
