@@ -30,7 +30,6 @@ class Jax(Strategy):
         "jit+vmap+im2col+scan",
         "jit+vmap+reweight+scan",
         "jit+vmap+rbg",
-        "jit+vmap+scan+rbg",
         "jit",
         "vmap",
         "neither",
@@ -87,7 +86,7 @@ class Jax(Strategy):
         return {"jax": jax.__version__, "jaxlib": version("jaxlib")}
 
     def place_batch(self, indices, mask):
-        if "vmap" not in self.variant:
+        if self.is_loop:
             return indices, mask
         return jax.block_until_ready((jnp.array(indices), jnp.array(mask)))
 
@@ -116,6 +115,8 @@ class Jax(Strategy):
             [dp.clip_norm, dp.noise_multiplier * dp.clip_norm, dp.learning_rate, dp.expected_batch_size], jnp.float32
         )
         self.current, self.whole = self.programs[dp.mode]
+        # A private step takes its examples one by one.
+        self.is_loop = dp.is_private and "vmap" not in self.variant
 
     @staticmethod
     def is_out_of_memory(error):

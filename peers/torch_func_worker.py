@@ -1,25 +1,14 @@
 """torch.func: vmap of grad over the batch, norms, einsum with the clip factors, noise and update in one function; eager,
 and compiled by torch.compile."""
 
-import os
-import tempfile
-
-# A cold start is cold: nothing compiled by an earlier process is found.
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
-os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="dpsgd-inductor-")
-
-import shutil
+import torch_inductor
 
 import torch
-import torch._dynamo
 from torch.func import functional_call, grad, vmap
 
 from dpsgd_worker import serve
 from torch_model import UnrolledLstm, make_criterion
 from torch_strategy import TorchStrategy
-
-# The gate loads and asks for shapes more often than training would; past the limit, steps would silently run eagerly.
-torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
 
 
 class TorchFunc(TorchStrategy):
@@ -46,8 +35,7 @@ class TorchFunc(TorchStrategy):
                 total = torch.einsum("i,i...->...", factors, gradients[name])
                 p.sub_(rate * (total + deviation * torch.randn_like(p)))
 
-        compiled = self.variant == "compiled"
-        self.run = torch.compile(step, dynamic=False) if compiled else step
+        self.run = torch_inductor.compiled(step) if self.variant == "compiled" else step
         self.set_dp(job.dp)
 
     def set_dp(self, dp):
@@ -66,7 +54,7 @@ class TorchFunc(TorchStrategy):
 
     @classmethod
     def close(cls):
-        shutil.rmtree(os.environ["TORCHINDUCTOR_CACHE_DIR"], ignore_errors=True)
+        torch_inductor.remove_folder()
 
 
 if __name__ == "__main__":

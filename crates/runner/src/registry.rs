@@ -1,11 +1,15 @@
 //! The registry of contenders: `bench-configs/strategies.toml`. The runner links none of them; what it knows of a
 //! strategy is an entry here and what the worker says of itself.
 
+mod same_program;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use dpsgd_core::{Device, InputError, Mode, nearest, read_toml};
+use dpsgd_core::{Device, InputError, Mode, ModelSpec, nearest, read_toml};
 use serde::Deserialize;
+
+pub use same_program::SameAs;
 
 /// Largest relative L2 error of an update in f32, unless an entry names its own.
 pub const DEFAULT_TOLERANCE: f64 = 1e-5;
@@ -41,7 +45,7 @@ pub struct Entry {
     /// Kinds of device that it runs on; a variant may name its own.
     #[serde(default = "all_devices")]
     pub devices: Vec<DeviceKind>,
-    /// Modes that it runs in.
+    /// Modes that it runs in; a variant may name its own.
     #[serde(default = "all_modes")]
     pub modes: Vec<Mode>,
     /// What must be installed for it.
@@ -82,6 +86,11 @@ pub struct Variant {
     pub tolerance: Option<f64>,
     /// Kinds of device that it runs on, in place of the strategy's.
     pub devices: Option<Vec<DeviceKind>>,
+    /// Modes that it runs in, in place of the strategy's.
+    pub modes: Option<Vec<Mode>>,
+    /// Where it is the same program as another variant.
+    #[serde(default)]
+    pub same_as: Vec<SameAs>,
     /// Whether it takes a batch in which no example counts, in place of the strategy's.
     pub empty_batch: Option<bool>,
     /// The most threads that it runs on, however many the others get.
@@ -167,6 +176,10 @@ pub struct Contender {
     pub tolerance: f64,
     /// Kinds of device that it runs on.
     pub devices: Vec<DeviceKind>,
+    /// Modes that it runs in.
+    modes: Vec<Mode>,
+    /// Where it is the same program as another variant.
+    same_as: Vec<SameAs>,
     /// Whether it takes a batch in which no example counts.
     pub empty_batch: bool,
     /// The most threads that it runs on, if it has a limit of its own.
@@ -179,6 +192,19 @@ impl Contender {
         let kinds: Vec<&str> = self.devices.iter().map(|kind| kind.name()).collect();
         let runs = self.devices.contains(&DeviceKind::of(device));
         (!runs).then(|| format!("{} does not run on {device}, only on {}", self.name(), kinds.join(", ")))
+    }
+
+    /// The modes that it runs in.
+    pub fn modes(&self) -> &[Mode] {
+        &self.modes
+    }
+
+    /// The variant of the same strategy that is the same program as this one, for this model and mode on a processor with
+    /// `cpu_features` (named as in /proc/cpuinfo), if the registry declares one. That variant has no such answer itself, and
+    /// may not take part in a run: contenders with the same answer are one program nonetheless.
+    pub fn same_program_as(&self, model: &ModelSpec, mode: Mode, cpu_features: &[String]) -> Option<String> {
+        let same = self.same_as.iter().find(|same| same.holds(model, mode, cpu_features))?;
+        Some(same.variant.clone())
     }
 
     /// The threads that it runs on where the others have `threads`.
@@ -283,6 +309,8 @@ impl Entry {
             variant: None,
             tolerance: self.tolerance,
             devices: self.devices.clone(),
+            modes: self.modes.clone(),
+            same_as: Vec::new(),
             empty_batch: self.empty_batch,
             most_threads: None,
         };
@@ -293,6 +321,8 @@ impl Entry {
             variant: Some(variant.name.clone()),
             tolerance: variant.tolerance.unwrap_or(alone.tolerance),
             devices: variant.devices.clone().unwrap_or_else(|| alone.devices.clone()),
+            modes: variant.modes.clone().unwrap_or_else(|| alone.modes.clone()),
+            same_as: variant.same_as.clone(),
             empty_batch: variant.empty_batch.unwrap_or(alone.empty_batch),
             most_threads: variant.threads,
             ..alone.clone()
@@ -317,9 +347,11 @@ impl Entry {
         if own.chain([&self.devices]).any(Vec::is_empty) {
             return Err("devices = []: name `cpu`, `cuda` or both".into());
         }
-        if self.modes.is_empty() {
+        let own = self.variants.iter().filter_map(|variant| variant.modes.as_ref());
+        if own.chain([&self.modes]).any(Vec::is_empty) {
             return Err("modes = []: name `private`, `non_private` or both".into());
         }
+        same_program::validate(&self.variants)?;
         if let Some(variant) = self.variants.iter().find(|variant| variant.threads == Some(0)) {
             let name = &variant.name;
             return Err(format!("variant `{name}`: threads = 0: must be at least 1; leave it out for no limit"));
