@@ -257,8 +257,8 @@ pub struct Turns {
 pub struct Checked {
     /// L2 distance of its parameters from the initial ones.
     pub moved: f64,
-    /// The least and the most that so many steps can explain.
-    pub moved_bounds: [f64; 2],
+    /// The least and the most that so many steps can explain; `null` in plain mode, where nothing bounds a gradient.
+    pub moved_bounds: Option<[f64; 2]>,
     /// Relative L2 difference between what one more epoch without noise did to the initial parameters and what it is
     /// meant to do; `null` if that was not checked.
     pub epoch_error: Option<f64>,

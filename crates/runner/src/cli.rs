@@ -88,9 +88,15 @@ pub struct RunArgs {
     /// Epochs per process, in place of the config's
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub epochs: Option<usize>,
-    /// Fresh processes per row, in place of the config's
+    /// Fresh processes per row that are timed in alternation, in place of the config's
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub processes: Option<usize>,
+    /// Fresh processes per row that run alone, for what is cold and for memory, in place of the config's
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub cold_processes: Option<usize>,
+    /// Seconds of warm epochs of a process that is timed in alternation, in place of the config's
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub seconds: Option<f64>,
     /// At most this many examples per epoch, in place of the config's
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub examples: Option<usize>,

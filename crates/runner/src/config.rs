@@ -29,6 +29,9 @@ const BUILT_IN_DATA: [(&str, &str); 7] = [
 const MOST_PROCESSES: usize = 1_000;
 /// More epochs per process than this are a typing error; each has a schedule of its own on the disk.
 const MOST_EPOCHS: usize = 100_000;
+/// Seconds of warm epochs unless given, and at most.
+const DEFAULT_SECONDS: f64 = 1.0;
+const MOST_SECONDS: f64 = 3600.0;
 /// The shortest and the longest limit of a request, in seconds.
 const TIMEOUTS_S: (f64, f64) = (0.001, 1e6);
 
@@ -44,10 +47,16 @@ pub struct ConfigFile {
     pub batch_sizes: Vec<usize>,
     /// `private`, `non_private`.
     pub modes: Vec<Mode>,
-    /// Epochs per process, 1 to 100,000.
+    /// Epochs of a process that runs alone, and the fewest of one that does not, 1 to 100,000.
     pub epochs: usize,
-    /// Fresh processes per row, 1 to 1,000.
+    /// Fresh processes per row that are timed in alternation, 1 to 1,000.
     pub processes: usize,
+    /// Fresh processes per row that run alone, 1 to 1,000; 1 unless given.
+    pub cold_processes: Option<usize>,
+    /// Seconds of warm epochs, at least, of a process that is timed in alternation, 0 to 3,600; 1 unless given.
+    pub seconds: Option<f64>,
+    /// The contender that is measured twice in every comparison; the first unless given.
+    pub reference: Option<String>,
     /// At most this many examples per epoch.
     pub examples: Option<usize>,
     /// The order of the examples.
@@ -121,10 +130,16 @@ pub struct Config {
     pub device: Device,
     /// Threads of every contender, from 1 to the processors that this process may use.
     pub threads: usize,
-    /// Fresh processes per row, 1 to 1,000.
+    /// Fresh processes per row that are timed in alternation, 1 to 1,000.
     pub processes: usize,
-    /// Epochs per process, 1 to 100,000.
+    /// Fresh processes per row that run alone, 1 to 1,000.
+    pub cold_processes: usize,
+    /// Epochs of a process that runs alone, and the fewest of one that does not, 1 to 100,000.
     pub epochs: usize,
+    /// Seconds of warm epochs, at least, of a process that is timed in alternation.
+    pub seconds: f64,
+    /// The contender that is measured twice in every comparison, by name.
+    pub reference: Option<String>,
     /// At most this many examples per epoch.
     pub examples: Option<usize>,
     /// The order of the examples.
@@ -246,7 +261,29 @@ impl Config {
         };
         let processes = args.processes.unwrap_or(file.processes);
         let processes = count("processes", args.processes, processes, MOST_PROCESSES)?;
+        let cold_processes = args.cold_processes.or(file.cold_processes).unwrap_or(1);
+        let cold_processes = match count("cold_processes", None, cold_processes, MOST_PROCESSES) {
+            Err(_) if args.cold_processes.is_some() => {
+                count("cold-processes", Some(0), cold_processes, MOST_PROCESSES)?
+            }
+            checked => checked?,
+        };
         let epochs = count("epochs", args.epochs, args.epochs.unwrap_or(file.epochs), MOST_EPOCHS)?;
+        let warm_s = args.seconds.or(file.seconds).unwrap_or(DEFAULT_SECONDS);
+        if !(0.0..=MOST_SECONDS).contains(&warm_s) {
+            let option = args.seconds.map(|_| "seconds");
+            return Err(place.wrong(option, format!("seconds = {warm_s:?}: must be 0 to {MOST_SECONDS}")));
+        }
+        // One that the command line left out of the contenders is no error of the file's.
+        let names: Vec<String> = contenders.iter().map(Contender::name).collect();
+        let reference = match &file.reference {
+            Some(name) if names.contains(name) => name.clone(),
+            Some(name) if selection.strategies.is_none() => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                return Err(place.wrong(None, format!("reference: {}", unknown("contender", name, &names))));
+            }
+            _ => names[0].clone(),
+        };
         let examples = args.examples.or(file.examples);
         if let Some(examples) = examples {
             if examples == 0 {
@@ -277,7 +314,10 @@ impl Config {
             device,
             threads,
             processes,
+            cold_processes,
             epochs,
+            seconds: warm_s,
+            reference: Some(reference),
             examples,
             order: file.schedule,
             seed: file.seed,
@@ -315,10 +355,10 @@ impl Config {
             device: self.device.to_string(),
             threads: self.threads,
             processes: self.processes,
-            cold_processes: 0,
+            cold_processes: self.cold_processes,
             epochs: self.epochs,
-            seconds: 0.0,
-            reference: None,
+            seconds: self.seconds,
+            reference: self.reference.clone(),
             examples: self.examples,
             schedule: self.order.name().into(),
             seed: self.seed,
@@ -368,6 +408,9 @@ fn everything(registry: &Registry) -> ConfigFile {
         modes: vec![Mode::Private, Mode::NonPrivate],
         epochs: 1,
         processes: 1,
+        cold_processes: None,
+        seconds: None,
+        reference: None,
         examples: None,
         schedule: Order::Shuffle,
         seed: 1,

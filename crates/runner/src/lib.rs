@@ -11,6 +11,7 @@ pub mod cmd;
 pub mod config;
 pub mod measure;
 pub mod out;
+mod parallel;
 pub mod prepare;
 pub mod registry;
 pub mod session;

@@ -31,16 +31,24 @@ pub fn run(args: &RunArgs) -> Outcome {
     out::check_writable(&folders.plots)?;
     if args.dry_run {
         let Asked { config, registry, .. } = &asked;
-        let cells = plan::cells(config, registry);
-        cells.iter().for_each(|cell| println!("{cell}"));
-        let (rows, processes, epochs) = (cells.len(), config.processes, config.epochs);
-        println!("{rows} rows, each {processes} processes of {epochs} epochs, {} threads", config.threads);
+        let cells = plan::cells(config, registry, &dpsgd_meter::machine().cpu_features);
+        for cell in &cells {
+            let same: Vec<String> = cell.same_program.iter().map(|name| format!(" = {name}")).collect();
+            println!("{cell}{}", same.concat());
+        }
+        let (rows, cold, warm) = (cells.len(), config.cold_processes, config.processes);
+        let (epochs, seconds, threads) = (config.epochs, config.seconds, config.threads);
+        println!(
+            "{rows} rows, each with {cold} processes alone ({epochs} epochs each) and {warm} in alternation with those \
+             that it is compared with ({seconds} s of warm epochs each), {threads} threads"
+        );
         let guess = human(plan::guess_seconds(&cells, config, registry));
         println!("estimated time, a guess that half or twice as long would not contradict: {guess}, after set-up");
         return Ok(EXIT_OK);
     }
+    let asked_threads = asked.config.threads;
     let means = asked.prepare()?;
-    let run = Run::new(means.bench(), environment(started), &folders.results, args.resume)?;
+    let run = Run::new(means.bench(), environment(started, asked_threads), &folders.results, args.resume)?;
     let results = match run.carry_out() {
         Err(RunError::Interrupted(folder)) => return Err(interrupted(args, &folder).into()),
         outcome => outcome?,

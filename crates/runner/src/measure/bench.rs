@@ -14,7 +14,7 @@ use crate::registry::{Contender, Entry, Registry};
 use crate::session::{self, failed};
 use crate::setup::Toolbox;
 use crate::verify::{Expectations, Gate, Verdict};
-use crate::worker::{Guard, Launch, WorkerError, usable_cpus};
+use crate::worker::{Allocator, Guard, Launch, WorkerError, usable_cpus};
 
 /// Above this, per-example gradients of a large model may not fit into memory, and a row for a smaller batch would be
 /// lost with it.
@@ -35,11 +35,10 @@ pub struct Bench<'a> {
     pub device_missing: Option<&'a str>,
 }
 
-/// The logical processors that a process of so many threads is confined to: one per thread.
+/// The logical processors that a process of so many threads is confined to: one per thread, and no two of one core while
+/// another core is free.
 pub fn cpus(threads: usize) -> Vec<usize> {
-    let mut cpus = usable_cpus();
-    cpus.truncate(threads);
-    cpus
+    dpsgd_meter::spread_over_cores(&usable_cpus(), threads)
 }
 
 /// Why the device that `config` asks for is not on this machine, as a reason for a row; `None` if it is.
@@ -68,6 +67,7 @@ impl Bench<'_> {
             env: launcher.env.clone().into_iter().collect(),
             cpus: cpus(threads),
             threads,
+            allocator: Allocator::Keeping,
             log,
         })
     }

@@ -6,11 +6,15 @@ use std::process::Command;
 use dpsgd_protocol::results::Environment;
 use jiff::Timestamp;
 
+use super::bench::cpus;
 use crate::checkout::Checkout;
+use crate::worker::recorded;
 
-/// The machine and the software of a run that begins now.
-pub fn environment(started: Timestamp) -> Environment {
+/// The machine and the software of a run of `threads` threads that begins now.
+pub fn environment(started: Timestamp, threads: usize) -> Environment {
     let machine = dpsgd_meter::machine();
+    let cpu_ids = cpus(threads);
+    let processors = dpsgd_meter::processors(cpu_ids.first().copied().unwrap_or(0));
     Environment {
         started: utc(started),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -22,11 +26,11 @@ pub fn environment(started: Timestamp) -> Environment {
         cpu: machine.cpu,
         cpus: machine.cpus,
         cpu_features: machine.cpu_features,
-        cpu_ids: Vec::new(),
-        governor: None,
-        turbo: None,
-        cpu_quota: None,
-        variables: Default::default(),
+        cpu_ids,
+        governor: processors.governor,
+        turbo: processors.turbo,
+        cpu_quota: processors.quota,
+        variables: recorded(),
         memory_bytes: machine.memory_bytes,
         gpus: machine.gpus,
         gpu_driver: machine.gpu_driver,

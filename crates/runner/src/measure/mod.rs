@@ -1,10 +1,12 @@
-//! A run: prepare, verify, measure in interleaved rounds, and keep the results file up to date all the while.
+//! A run: prepare, verify, measure, and keep the results file up to date all the while.
 //!
-//! A replicate is a process: every cell is measured in several fresh processes, one per round, and a round visits all
-//! cells in an order that is shuffled by the seed and reversed every other round. So a slow minute of the machine hits
-//! all contenders, and every process pays for its own start.
+//! A replicate is a process. What is cold, and memory, is measured in fresh processes that run [`alone`]. What is warm is
+//! measured in rounds of fresh processes: those that are compared with each other are alive [`together`], and their epochs
+//! alternate in short turns, so that a slow second of the machine hits all of them alike.
 
+mod alone;
 pub mod bench;
+mod checks;
 pub mod environment;
 mod metered;
 pub mod plan;
@@ -13,13 +15,19 @@ pub mod progress;
 mod roofline;
 mod rows;
 mod summary;
+mod together;
+mod turns;
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
-use dpsgd_core::{Description, Device, Mode};
-use dpsgd_protocol::results::{Cell, DataKind, Environment, ProcessRun, Results, ResultsError, Timeline, Verification};
+use dpsgd_core::{Description, Device, Mode, Settings};
+use dpsgd_protocol::results::{
+    Cell, DataKind, Environment, ProcessRun, Results, ResultsError, Serves, Timeline, Verification,
+};
 
 use crate::calibrate::{CalibrationError, calibrate};
 use crate::config::Workload;
@@ -27,11 +35,15 @@ use crate::prepare::{self, DATASET_FILE, PARAMS_FILE, PrepareError, PreparedData
 use crate::registry::Contender;
 use crate::session::{self, failed};
 use crate::verify::Verdict;
-use crate::worker::WorkerError;
+use crate::worker::{Allocator, Launch, WorkerError};
+use alone::Alone;
 use bench::{Bench, cache_variables, cpus, log_file};
+use checks::ExpectedEpoch;
 use plan::PlannedCell;
+use process::Job;
 use progress::Progress;
 use rows::{ResumeError, Rows};
+use turns::Work;
 
 /// A run that could not go on; what it measured is kept.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +94,33 @@ pub struct Run<'a> {
     rows: Rows,
     prepared: HashMap<&'a str, PreparedData>,
     verified: HashMap<(&'a str, String, Mode), Verification>,
+    /// What contenders said of themselves in the gate, by name.
+    described: HashMap<String, Description>,
+    /// What an epoch without noise comes to, by the name of a cell's files.
+    expected: HashMap<String, ExpectedEpoch>,
+    /// Processes started so far.
+    started: AtomicUsize,
+    began: Instant,
+}
+
+/// Where a cell's processes find and leave what they need.
+struct CellFiles {
+    /// Of all of them, without an ending.
+    name: String,
+    /// Within the run's folder.
+    log: PathBuf,
+    folder: PathBuf,
+    kernels: PathBuf,
+    params: PathBuf,
+    dataset: PathBuf,
+}
+
+/// Share of the memory that is free which processes that are alive together may take.
+const ROOM: f64 = 0.7;
+
+/// Bytes that processes that are alive together may take; without limit where the system does not say what it has.
+fn room() -> u64 {
+    dpsgd_meter::available_memory().map_or(u64::MAX, |bytes| (bytes as f64 * ROOM) as u64)
 }
 
 impl<'a> Run<'a> {
@@ -96,8 +135,20 @@ impl<'a> Run<'a> {
             true => Rows::resume(&folder, &environment, &run_config)?,
             false => Rows::begin(&folder, environment, run_config),
         };
-        let cells = plan::cells(bench.config, bench.registry);
-        Ok(Run { bench, cells, folder, is_new, rows, prepared: HashMap::new(), verified: HashMap::new() })
+        let cells = plan::cells(bench.config, bench.registry, &rows.results().environment.cpu_features);
+        Ok(Run {
+            bench,
+            cells,
+            folder,
+            is_new,
+            rows,
+            prepared: HashMap::new(),
+            verified: HashMap::new(),
+            described: HashMap::new(),
+            expected: HashMap::new(),
+            started: AtomicUsize::new(0),
+            began: Instant::now(),
+        })
     }
 
     /// Prepares, verifies and measures all that is not measured yet.
@@ -121,7 +172,7 @@ impl<'a> Run<'a> {
     }
 
     fn is_pending(&self, cell: &PlannedCell<'_>) -> bool {
-        !self.rows.is_out(cell) && self.rows.rounds_done(cell) < self.bench.config.processes
+        self.missing(cell) > 0
     }
 
     fn workload_folder(&self, workload: &Workload) -> PathBuf {
@@ -222,6 +273,7 @@ impl<'a> Run<'a> {
                 if let Err(then) = self.rows.describe(now.clone()) {
                     return Err(RunError::changed(contender, &then, &now));
                 }
+                self.described.insert(contender.name(), now);
                 for (mode, verification) in verdict.modes {
                     for cell in cells.iter().filter(|cell| cell.mode == mode && !verification.passed) {
                         let row = self.row(cell);
@@ -235,32 +287,49 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Measures what is missing: first every row's processes that run alone, which also say how much memory it takes, then
+    /// rounds in which the rows that are compared are alive together.
     fn measure(&mut self) -> Result<(), RunError> {
         let (config, cells) = (self.bench.config, self.cells.clone());
-        let left = |cell: &PlannedCell<'_>| config.processes - self.rows.rounds_done(cell);
-        let processes: usize = cells.iter().filter(|cell| self.is_pending(cell)).map(left).sum();
-        let mut progress = Progress::new((processes * config.epochs) as u64);
-        if processes > 0 {
+        let missing: usize = cells.iter().map(|cell| self.missing(cell)).sum();
+        let mut progress = Progress::new(missing as u64);
+        if missing > 0 {
             self.empty_kernel_caches()?;
             self.calibrate(&mut progress)?;
         }
-        for round in 0..config.processes {
-            for position in plan::order_of_round(cells.len(), config.seed, round) {
+        for round in 0..config.cold_processes {
+            for position in plan::order_of_round(cells.len(), config.seed, 0, round) {
                 let cell = &cells[position];
-                if self.is_pending(cell) && self.rows.rounds_done(cell) <= round {
-                    progress.now(&format!("round {} of {}: {cell}", round + 1, config.processes));
-                    let log = log_file(&[
-                        &cell.workload.name,
-                        &cell.batch_size.to_string(),
-                        cell.mode.name(),
-                        &cell.contender.name(),
-                    ]);
-                    let measured = self.measure_process(cell, round, &log, &mut progress);
-                    self.take_process(cell, measured, &log, &progress)?;
+                if self.is_pending(cell) && !self.rows.has(cell, Serves::Cold, round) && !cell.control {
+                    progress.now(&format!("alone, {} of {}: {cell}", round + 1, config.cold_processes));
+                    self.measure_alone(cell, round, &mut progress)?;
                 }
             }
         }
-        if processes > 0 {
+        let comparisons = plan::comparisons(&cells);
+        for round in 0..config.processes {
+            for number in plan::order_of_round(comparisons.len(), config.seed, 1, round) {
+                let is_missing =
+                    |cell: &&PlannedCell<'a>| self.is_pending(cell) && !self.rows.has(cell, Serves::Warm, round);
+                let members: Vec<PlannedCell<'a>> =
+                    comparisons[number].iter().map(|position| &cells[*position]).filter(is_missing).cloned().collect();
+                let memory: Vec<u64> = members.iter().map(|cell| self.rows.memory(cell)).collect();
+                for group in plan::groups(&memory, room()) {
+                    let group: Vec<PlannedCell<'a>> = group.iter().map(|member| members[*member].clone()).collect();
+                    let (of, rounds) = (&group[0], config.processes);
+                    let size = group.len();
+                    progress.now(&format!(
+                        "round {} of {rounds}: {}, batch {}: {size} processes in turns",
+                        round + 1,
+                        of.workload.name,
+                        of.batch_size
+                    ));
+                    let stream = 2 + number as u64 * 2_000 + round as u64;
+                    self.measure_together(&group, round, stream, &mut progress)?;
+                }
+            }
+        }
+        if missing > 0 {
             self.calibrate(&mut progress)?;
         }
         progress.finish();
@@ -308,62 +377,152 @@ impl<'a> Run<'a> {
         self.rows.save(&self.cells).map_err(RunError::from)
     }
 
-    fn measure_process(
-        &self,
-        cell: &PlannedCell<'a>,
-        round: usize,
-        log: &Path,
-        progress: &mut Progress,
-    ) -> Result<(ProcessRun, Timeline), WorkerError> {
+    /// What a process of `cell` is to do, and how to start it.
+    fn job<'j>(
+        &'j self,
+        cell: &'j PlannedCell<'a>,
+        files: &'j CellFiles,
+        settings: &'j Settings,
+        (serves, round): (Serves, usize),
+    ) -> Result<(Job<'j>, Launch), WorkerError> {
         let config = self.bench.config;
-        let mut launch = self.bench.launch(cell.contender, self.folder.join(log))?;
-        let folder = self.workload_folder(cell.workload);
-        let cache = self.kernel_caches(cell.workload).join(log.file_stem().unwrap_or_default());
-        launch.env.extend(cache_variables(&cache).map_err(failed)?);
+        let mut launch = self.bench.launch(cell.contender, self.folder.join(&files.log))?;
+        if serves == Serves::Cold {
+            launch.allocator = Allocator::Default;
+        }
+        launch.env.extend(cache_variables(&files.kernels).map_err(failed)?);
         let prepared = &self.prepared[cell.workload.name.as_str()];
-        let job = process::Job {
+        let processes = (config.processes + config.cold_processes) as u32;
+        let job = Job {
             strategy: &cell.contender.strategy,
             load: session::Job {
                 model: &cell.workload.model,
-                params: &folder.join(PARAMS_FILE),
-                dataset: &folder.join(DATASET_FILE),
+                params: &files.params,
+                dataset: &files.dataset,
                 data_sha256: &prepared.data_sha256,
                 dp: config.dp(cell.mode, cell.batch_size),
-                settings: &self.bench.settings(cell.contender),
+                settings,
             },
             schedules: &prepared.schedules[&cell.batch_size],
             work: prepared.work(cell.batch_size),
             round,
+            serves,
+            position: self.started.fetch_add(1, Ordering::Relaxed),
             timeout: config.timeout,
-            limit: config.row_limit.map(|limit| limit / config.processes as u32),
+            limit: config.row_limit.map(|limit| limit / processes),
+            described: self.described.get(&cell.contender.name()),
+            expected: self.expected.get(&files.name).cloned(),
+            answers: files
+                .folder
+                .join(format!("after-{}-{round}.safetensors", cell.name().replace([':', ' ', '/'], "-"))),
         };
-        process::measure(&job, &launch, self.bench.guard, || progress.advance(1))
+        Ok((job, launch))
+    }
+
+    fn measure_alone(&mut self, cell: &PlannedCell<'a>, round: usize, progress: &mut Progress) -> Result<(), RunError> {
+        let (files, settings) = (self.files(cell), self.bench.settings(cell.contender));
+        let measured = self
+            .job(cell, &files, &settings, (Serves::Cold, round))
+            .and_then(|(job, launch)| alone::measure(job, self.bench.config.epochs, &launch, self.bench.guard));
+        let measured = measured.map(|Alone { run, timeline, expected }| {
+            if let Some(expected) = expected {
+                self.expected.insert(files.name.clone(), expected);
+            }
+            (run, Some(timeline))
+        });
+        self.take_process(cell, measured, &files.log, progress)
+    }
+
+    fn measure_together(
+        &mut self,
+        group: &[PlannedCell<'a>],
+        round: usize,
+        stream: u64,
+        progress: &mut Progress,
+    ) -> Result<(), RunError> {
+        let config = self.bench.config;
+        let of_cell = |cell: &PlannedCell<'a>| (self.files(cell), self.bench.settings(cell.contender));
+        let given: Vec<(CellFiles, Settings)> = group.iter().map(of_cell).collect();
+        let jobs: Vec<Result<(Job<'_>, Launch), WorkerError>> = group
+            .iter()
+            .zip(&given)
+            .map(|(cell, (files, settings))| self.job(cell, files, settings, (Serves::Warm, round)))
+            .collect();
+        let how = together::Round {
+            work: Work { seconds: config.seconds, epochs: config.epochs },
+            seed: config.seed,
+            stream,
+            run_began: self.began,
+        };
+        let (mut ready, mut outcomes) = (Vec::new(), Vec::new());
+        for (member, job) in jobs.into_iter().enumerate() {
+            match job {
+                Ok(job) => ready.push((member, job)),
+                Err(error) => outcomes.push((member, Err(error))),
+            }
+        }
+        let (members, jobs): (Vec<usize>, Vec<(Job<'_>, Launch)>) = ready.into_iter().unzip();
+        outcomes.extend(members.into_iter().zip(together::measure(jobs, &how, self.bench.guard)));
+        outcomes.sort_by_key(|(member, _)| *member);
+        // All or nothing: processes that were not alive together are no pairs.
+        if outcomes.iter().any(|(_, outcome)| outcome.as_ref().is_err_and(|error| error.interrupted)) {
+            return Err(self.interrupted());
+        }
+        for (member, measured) in outcomes {
+            let log = given[member].0.log.clone();
+            self.take_process(&group[member], measured.map(|run| (run, None)), &log, progress)?;
+        }
+        Ok(())
     }
 
     fn take_process(
         &mut self,
         cell: &PlannedCell<'a>,
-        measured: Result<(ProcessRun, Timeline), WorkerError>,
+        measured: Result<(ProcessRun, Option<Timeline>), WorkerError>,
         log: &Path,
-        progress: &Progress,
+        progress: &mut Progress,
     ) -> Result<(), RunError> {
         if measured.as_ref().is_err_and(|error| error.interrupted) {
             return Err(self.interrupted());
         }
+        progress.advance(1);
         let key = (cell.workload.name.as_str(), cell.contender.name(), cell.mode);
         let verification = self.verified.get(&key).cloned();
-        let config = self.bench.config;
         let row = self.row(cell);
         row.log = Some(log.to_path_buf());
         row.verification = verification;
         match measured {
-            Ok(run) => rows::add_process(row, run, config.processes, config.seed),
+            Ok(measured) => rows::add_process(row, measured),
             Err(error) => {
                 rows::end(row, &error);
                 progress.line(&format!("{cell}: {}", error.reason));
             }
         }
         self.rows.save(&self.cells).map_err(RunError::from)
+    }
+
+    /// The files of a cell's processes.
+    fn files(&self, cell: &PlannedCell<'a>) -> CellFiles {
+        let folder = self.workload_folder(cell.workload);
+        let (batch_size, contender) = (cell.batch_size.to_string(), cell.contender.name());
+        let log = log_file(&[&cell.workload.name, &batch_size, cell.mode.name(), &contender]);
+        let name = log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        CellFiles {
+            log,
+            kernels: self.kernel_caches(cell.workload).join(&name),
+            params: folder.join(PARAMS_FILE),
+            dataset: folder.join(DATASET_FILE),
+            folder,
+            name,
+        }
+    }
+
+    /// How many processes of `cell` are still to be measured.
+    fn missing(&self, cell: &PlannedCell<'_>) -> usize {
+        let config = self.bench.config;
+        let cold = if cell.control { 0 } else { config.cold_processes };
+        let of = |serves, wanted| (0..wanted).filter(|round| !self.rows.has(cell, serves, *round)).count();
+        if self.rows.is_out(cell) { 0 } else { of(Serves::Cold, cold) + of(Serves::Warm, config.processes) }
     }
 
     fn row(&mut self, cell: &PlannedCell<'a>) -> &mut Cell {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use dpsgd_core::Description;
 use dpsgd_protocol::results::{
-    Calibration, Cell, DataKind, Environment, ProcessRun, Results, ResultsError, RunConfig, SCHEMA_VERSION, Status,
-    Timeline, Verification,
+    Calibration, Cell, DataKind, Environment, ProcessRun, Results, ResultsError, RunConfig, SCHEMA_VERSION, Serves,
+    Status, Timeline, Verification,
 };
 
 use super::plan::PlannedCell;
@@ -13,6 +13,9 @@ use super::roofline;
 use super::summary::summarize;
 use crate::out::RESULTS_FILE;
 use crate::worker::WorkerError;
+
+/// What a process takes of which nothing is known yet, in bytes.
+const ASSUMED_BYTES: u64 = 1 << 30;
 
 /// The rows of a run and the file they are kept in.
 pub struct Rows {
@@ -87,9 +90,17 @@ impl Rows {
         &self.results
     }
 
-    /// Rounds of `cell` already measured.
-    pub fn rounds_done(&self, cell: &PlannedCell<'_>) -> usize {
-        self.find(cell).map_or(0, |position| self.results.cells[position].processes.len())
+    /// Whether a process of `cell` that serves this has been measured in `round`.
+    pub fn has(&self, cell: &PlannedCell<'_>, serves: Serves, round: usize) -> bool {
+        let is_it = |process: &ProcessRun| process.serves == serves && process.round == round;
+        self.find(cell).is_some_and(|position| self.results.cells[position].processes.iter().any(is_it))
+    }
+
+    /// Bytes that a process of `cell` takes: the most that any did, or else a guess.
+    pub fn memory(&self, cell: &PlannedCell<'_>) -> u64 {
+        let original = PlannedCell { control: false, ..cell.clone() };
+        let peak = |position: usize| self.results.cells[position].peak_rss_bytes;
+        self.find(&original).and_then(peak).unwrap_or(ASSUMED_BYTES)
     }
 
     /// Whether `cell` ended otherwise than `ok`.
@@ -128,6 +139,9 @@ impl Rows {
 
     /// Puts the rows in the order of `cells`, fills what depends on the machine's peak, and writes the file.
     pub fn save(&mut self, cells: &[PlannedCell<'_>]) -> Result<(), ResultsError> {
+        for row in &mut self.results.cells {
+            summarize(row, 1, 1);
+        }
         let place = |row: &Cell| cells.iter().position(|cell| is_row_of(row, cell)).unwrap_or(cells.len());
         self.results.cells.sort_by_key(place);
         roofline::fill(&mut self.results);
@@ -139,11 +153,10 @@ impl Rows {
     }
 }
 
-/// Adds a measured process to its row; the first one's timeline is kept.
-pub fn add_process(row: &mut Cell, (run, timeline): (ProcessRun, Timeline), wanted: usize, seed: u64) {
+/// Adds a measured process to its row; the first timeline is kept.
+pub fn add_process(row: &mut Cell, (run, timeline): (ProcessRun, Option<Timeline>)) {
     row.processes.push(run);
-    row.timeline.get_or_insert(timeline);
-    summarize(row, wanted, seed);
+    row.timeline = row.timeline.take().or(timeline);
 }
 
 /// Ends a row with a worker's failure; what was measured before stays in the file.
@@ -164,7 +177,7 @@ fn is_row_of(row: &Cell, cell: &PlannedCell<'_>) -> bool {
         && row.batch_size == cell.batch_size
         && row.mode == cell.mode
         && row.strategy == cell.contender.strategy
-        && row.variant == cell.contender.variant
+        && row.variant == cell.variant()
 }
 
 fn empty_row(cell: &PlannedCell<'_>, data: DataKind, examples_per_epoch: usize, config: &RunConfig) -> Cell {
@@ -174,9 +187,9 @@ fn empty_row(cell: &PlannedCell<'_>, data: DataKind, examples_per_epoch: usize, 
         batch_size: cell.batch_size,
         mode: cell.mode,
         strategy: cell.contender.strategy.clone(),
-        variant: cell.contender.variant.clone(),
-        same_program: Vec::new(),
-        control_of: None,
+        variant: cell.variant(),
+        same_program: cell.same_program.clone(),
+        control_of: cell.control.then(|| cell.contender.name()),
         device: config.device.clone(),
         threads: cell.contender.threads(config.threads),
         status: Status::Ok,

@@ -11,6 +11,7 @@ mod log;
 mod oom;
 mod processes;
 mod replies;
+mod variables;
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -21,10 +22,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use command_fds::{CommandFdExt, FdMapping};
+use dpsgd_protocol::REPLY_FD;
 use dpsgd_protocol::messages::{PROTOCOL_VERSION, Reply, Request};
 use dpsgd_protocol::results::Status;
-use dpsgd_protocol::{KERNEL_CACHE, REPLY_FD};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use log::Log;
@@ -38,6 +41,7 @@ pub use error::WorkerError;
 pub use guard::{GUARD_COMMAND, Guard, guard_main};
 pub use interrupt::Interrupt;
 pub use processes::is_alive;
+pub use variables::{Allocator, recorded};
 
 /// The worker's descriptor for replies. Small, because a shell script can redirect to a single digit only.
 const REPLY_DESCRIPTOR: i32 = 3;
@@ -48,23 +52,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long to try to end a worker's processes.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// The variables by which the libraries in use are told how many threads to compute with. Every contender gets all of
-/// them. JAX takes the size of its pool from `PJRT_NPROC`, or else from the affinity.
-const THREAD_VARIABLES: [&str; 8] = [
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-    "PJRT_NPROC",
-];
-
-/// glibc keeps what is freed, up to this many bytes, and takes no block from the system for itself alone: else the large
-/// tensors of a step are given back and their pages cleared anew in every step, or not, as earlier sizes had it.
-const ALLOCATOR_VARIABLES: [(&str, &str); 2] = [("MALLOC_MMAP_MAX_", "0"), ("MALLOC_TRIM_THRESHOLD_", "17179869184")];
-
 /// How to start a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
@@ -72,8 +59,10 @@ pub struct Launch {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Environment variables on top of the runner's own; those for threads are set here and win.
+    /// Environment variables beside those that every worker gets; see `variables.rs`.
     pub env: Vec<(String, String)>,
+    /// How its memory is managed.
+    pub allocator: Allocator,
     /// Logical processors to run on; empty for all.
     pub cpus: Vec<usize>,
     /// Threads to compute with, told to every library that has a variable for it.
@@ -135,14 +124,9 @@ impl Worker {
 
         let mut marks = Marks { token: new_token(), group: None };
         let mut command = Command::new(&launch.program);
-        // f32 is to be f32 on a GPU: NVIDIA's libraries then multiply no matrices with ten bits of each number.
-        command.env("NVIDIA_TF32_OVERRIDE", "0");
-        command.env_remove(KERNEL_CACHE);
-        command.envs(ALLOCATOR_VARIABLES);
+        command.env_clear().envs(variables::of_user());
         command.args(&launch.args).envs(launch.env.iter().map(|(name, value)| (name, value)));
-        command.envs(THREAD_VARIABLES.map(|name| (name, launch.threads.to_string())));
-        // CUDA's numbering of devices then is NVML's, so that memory is read from the device in use.
-        command.env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+        command.envs(variables::of_runner(launch.threads, launch.allocator));
         command.env(REPLY_FD, REPLY_DESCRIPTOR.to_string()).env(TOKEN, &marks.token);
         command.stdin(Stdio::piped()).stdout(stdout.1).stderr(stderr.1).process_group(0);
         let mapping = FdMapping { parent_fd: replies.1.into(), child_fd: REPLY_DESCRIPTOR };
@@ -182,6 +166,31 @@ impl Worker {
     /// The worker's process id, which is also its process group.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
+    }
+
+    /// Stops all its threads and processes until [`Worker::resume`]: it then uses no processor, whatever its libraries do
+    /// while they wait. A request waits for as long.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The process id of one that has ended may be another's by now.
+        if !self.ended {
+            // ESRCH: the group is empty; the next request says how it ended.
+            let _ = killpg(Pid::from_raw(self.pid()), signal);
+        }
+    }
+
+    /// CPU time of all its threads so far, to the nanosecond; `None` if it is gone.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(self.pid())).ok()?;
+        clock_gettime(clock).ok().map(Duration::from)
     }
 
     /// Seconds from before the spawn to the answer to `hello`.
