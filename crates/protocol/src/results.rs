@@ -217,6 +217,10 @@ pub struct Verification {
     pub passed: bool,
     /// The largest relative L2 error of an update against the float64 oracle; `null` if none could be computed.
     pub max_relative_error: Option<f64>,
+    /// The largest error of an update, over all parameters or in one tensor, as a share of what rounding explains; above 1
+    /// the update is wrong. `null` if none could be computed, and in files of before there was such a bound.
+    #[serde(default)]
+    pub error_over_allowed: Option<f64>,
     /// Whether the noise has the right distribution; `null` in non-private mode, which has none.
     pub noise_passed: Option<bool>,
     /// What failed first, with figures; `null` if nothing did.

@@ -20,7 +20,7 @@ pub fn run(args: &VerifyArgs) -> Outcome {
     let mut tally = Tally::default();
     for workload in &config.workloads {
         let folder = scratch.folder(workload)?;
-        let reference = prepare::reference(&workload.model, config.seed, bench.widest(), &folder)?;
+        let reference = prepare::reference(&workload.model, config.seed, &config.batch_sizes, &folder)?;
         let takes_part = |contender: &&Contender| !bench.modes(contender).is_empty();
         let log = |contender: &Contender| scratch.path().join(log_file(&[&workload.name, &contender.name()]));
         let contenders = config.contenders.iter().filter(takes_part).map(|contender| (contender, log(contender)));

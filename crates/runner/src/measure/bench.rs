@@ -16,10 +16,6 @@ use crate::setup::Toolbox;
 use crate::verify::{Expectations, Gate, Verdict};
 use crate::worker::{Allocator, Guard, Launch, WorkerError, usable_cpus};
 
-/// Above this, per-example gradients of a large model may not fit into memory, and a row for a smaller batch would be
-/// lost with it.
-const WIDEST_CHECKED: usize = 256;
-
 /// The means of a run.
 #[derive(Clone, Copy)]
 pub struct Bench<'a> {
@@ -98,11 +94,6 @@ impl Bench<'_> {
         })
     }
 
-    /// The largest batch that the gate checks.
-    pub fn widest(&self) -> usize {
-        self.config.batch_sizes.iter().copied().max().unwrap_or(1).min(WIDEST_CHECKED)
-    }
-
     /// The modes in which `contender` takes part.
     pub fn modes(&self, contender: &Contender) -> Vec<Mode> {
         let has = &self.entry(contender).modes;
@@ -178,7 +169,9 @@ impl Bench<'_> {
         let mut gate =
             Gate::new(&mut worker, &workload.model, reference, settings, expectations, folder.path(), timeout)?;
         let verdict = gate.run(&self.modes(contender))?;
-        worker.finish(timeout)?;
+        if verdict.unchecked.is_none() {
+            worker.finish(timeout)?;
+        }
         Ok(verdict)
     }
 

@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
             }
             let folder = self.workload_folder(workload).join("reference");
             create(&folder)?;
-            let reference = prepare::reference(&workload.model, config.seed, self.bench.widest(), &folder);
+            let reference = prepare::reference(&workload.model, config.seed, &config.batch_sizes, &folder);
             let reference = reference.map_err(|error| RunError::prepare(workload, error))?;
             progress.now(&format!("verifying {} contenders on {}", ready.len(), workload.name));
             let bench = self.bench;
@@ -269,6 +269,13 @@ impl<'a> Run<'a> {
                 }
             }
             Ok(verdict) => {
+                for cell in &cells {
+                    if let Some(error) = verdict.unchecked_at(cell.batch_size) {
+                        let row = self.row(cell);
+                        rows::end(row, error);
+                        row.log.clone_from(&log);
+                    }
+                }
                 let now = verdict.description;
                 if let Err(then) = self.rows.describe(now.clone()) {
                     return Err(RunError::changed(contender, &then, &now));

@@ -18,7 +18,7 @@ use dpsgd_protocol::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
 pub use data::{DataJob, PreparedData};
-pub use reference::{Case, EpochCase, Needs, Reference};
+pub use reference::{Bounds, Case, EpochCase, Needs, PartsCase, Reference};
 
 /// The hidden subcommand that carries out one [`Job`] from stdin.
 pub const SUBCOMMAND: &str = "__prepare";
@@ -47,7 +47,7 @@ impl ScheduleFile {
 #[derive(Debug, Serialize, Deserialize)]
 enum Job {
     Data(DataJob),
-    Reference { model: ModelSpec, seed: u64, widest: usize, out: PathBuf },
+    Reference { model: ModelSpec, seed: u64, batch_sizes: Vec<usize>, out: PathBuf },
 }
 
 /// A preparation that failed: one line, naming the file or key and the fix.
@@ -66,10 +66,11 @@ pub fn data(job: DataJob) -> Result<PreparedData, PrepareError> {
     in_own_process(&Job::Data(job))
 }
 
-/// Writes the verification gate's cases for `model`, batches of up to `widest` examples among them, into the folder
-/// `out`, which must exist.
-pub fn reference(model: &ModelSpec, seed: u64, widest: usize, out: &Path) -> Result<Reference, PrepareError> {
-    in_own_process(&Job::Reference { model: model.clone(), seed, widest, out: out.to_path_buf() })
+/// Writes the verification gate's cases for `model`, batches of all `batch_sizes` among them, into the folder `out`, which
+/// must exist.
+pub fn reference(model: &ModelSpec, seed: u64, batch_sizes: &[usize], out: &Path) -> Result<Reference, PrepareError> {
+    let (model, batch_sizes, out) = (model.clone(), batch_sizes.to_vec(), out.to_path_buf());
+    in_own_process(&Job::Reference { model, seed, batch_sizes, out })
 }
 
 fn in_own_process<Answer: for<'a> Deserialize<'a>>(job: &Job) -> Result<Answer, PrepareError> {
@@ -112,8 +113,8 @@ fn carry_out() -> Result<String, PrepareError> {
     std::io::stdin().read_to_string(&mut text).map_err(PrepareError::new)?;
     let answer = match serde_json::from_str(&text).map_err(PrepareError::new)? {
         Job::Data(job) => serde_json::to_string(&data::prepare(&job)?),
-        Job::Reference { model, seed, widest, out } => {
-            serde_json::to_string(&reference::prepare(&model, seed, widest, &out)?)
+        Job::Reference { model, seed, batch_sizes, out } => {
+            serde_json::to_string(&reference::prepare(&model, seed, &batch_sizes, &out)?)
         }
     };
     Ok(answer.expect("an answer is plain data"))

@@ -1,9 +1,10 @@
 //! The verification gate: before a row may show a time, its step is checked against the float64 oracle.
 //!
 //! The gate drives the same worker, through the same requests, that will be timed. From the initial parameters it takes
-//! one step per [`Case`] and compares `theta_0 - theta_1` with the oracle's update, all parameters together, by relative
-//! L2 error; [`noise`] then tests the noise.
+//! one step per [`Case`] and compares `theta_0 - theta_1` with the oracle's update ([`bounds`]); [`noise`] then tests the
+//! noise; last come batches of the sizes that are measured, ascending, because a worker may not survive the largest.
 
+mod bounds;
 mod noise;
 
 use std::fmt;
@@ -14,14 +15,16 @@ use dpsgd_core::{Description, DpSgd, Mode, ModelSpec, Params, Settings};
 use dpsgd_protocol::messages::{Reply, Request};
 use dpsgd_protocol::results::Verification;
 
-use crate::prepare::{Case, EpochCase, Needs, Reference};
+use bounds::Comparison;
+
+use crate::prepare::{Bounds, Case, EpochCase, Needs, PartsCase, Reference};
 use crate::session::{self, failed, unexpected};
 use crate::worker::{Worker, WorkerError};
 
 /// What the registry says of a contender that matters to the gate.
 #[derive(Clone, Copy, Debug)]
 pub struct Expectations {
-    /// Largest relative L2 error of an update.
+    /// Largest relative L2 error of an update whose gradients do not cancel.
     pub tolerance: f64,
     /// Whether it takes a batch in which every slot is masked.
     pub empty_batch: bool,
@@ -36,6 +39,16 @@ pub struct Verdict {
     pub description: Description,
     /// For each mode checked.
     pub modes: Vec<(Mode, Verification)>,
+    /// The least batch size measured that could not be checked, as the worker ended there, and how; larger ones were not
+    /// tried.
+    pub unchecked: Option<(usize, WorkerError)>,
+}
+
+impl Verdict {
+    /// Why rows of this batch size were not verified; `None` if they were.
+    pub fn unchecked_at(&self, batch_size: usize) -> Option<&WorkerError> {
+        self.unchecked.as_ref().filter(|(from, _)| batch_size >= *from).map(|(_, error)| error)
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -45,11 +58,17 @@ impl fmt::Display for Verdict {
             write!(f, "{separator}{} ", mode.name())?;
             match (&verification.failure, verification.max_relative_error) {
                 (Some(failure), _) => write!(f, "DISQUALIFIED: {failure}")?,
-                (None, error) => write!(f, "verified, largest error {:.1e}", error.unwrap_or(0.0))?,
+                (None, error) => {
+                    let share = 100.0 * verification.error_over_allowed.unwrap_or(0.0);
+                    write!(f, "verified, largest error {:.1e}, {share:.0}% of what is allowed", error.unwrap_or(0.0))?;
+                }
             }
             if verification.noise_passed == Some(true) {
                 write!(f, ", noise right")?;
             }
+        }
+        if let Some((from, error)) = &self.unchecked {
+            write!(f, "; from batch size {from} on not verified: {}", error.reason)?;
         }
         Ok(())
     }
@@ -100,40 +119,64 @@ impl<'a> Gate<'a> {
     pub fn run(&mut self, modes: &[Mode]) -> Result<Verdict, WorkerError> {
         // Noise seeded as in the processes that are timed: so the contender's description says it.
         let description = self.load(&self.reference.noise, None)?;
-        let mut verdict = Verdict { description, modes: Vec::new() };
+        let mut verdict = Verdict { description, modes: Vec::new(), unchecked: None };
         for mode in modes {
-            let mut verification = self.updates(*mode)?;
-            if *mode == Mode::Private && verification.passed {
-                let failure = noise::check(self)?;
-                verification.noise_passed = Some(failure.is_none());
-                verification.passed = failure.is_none();
-                verification.failure = failure;
+            let mut findings = self.updates(*mode)?;
+            let mut noise_passed = None;
+            if *mode == Mode::Private && findings.failure.is_none() {
+                findings.failure = noise::check(self)?;
+                noise_passed = Some(findings.failure.is_none());
             }
-            verdict.modes.push((*mode, verification));
+            verdict.modes.push((*mode, findings.verification(noise_passed)));
         }
+        let plain = DpSgd { mode: Mode::NonPrivate, ..self.reference.noise };
+        self.load(if modes.contains(&Mode::Private) { &self.reference.noise } else { &plain }, Some(1))?;
+        self.sizes_measured(&mut verdict)?;
         Ok(verdict)
     }
 
-    fn updates(&mut self, mode: Mode) -> Result<Verification, WorkerError> {
+    fn updates(&mut self, mode: Mode) -> Result<Findings, WorkerError> {
         let reference = self.reference;
-        let (mut errors, mut failure) = (Vec::new(), None);
+        let mut findings = Findings::default();
         for case in &reference.cases {
-            if case.dp.mode != mode || !self.applies(case) {
-                continue;
+            if case.dp.mode == mode && self.applies(case) {
+                findings.take(&case.name, self.check(case)?);
             }
-            let (error, wrong) = self.check(case)?;
-            errors.push(error);
-            failure = failure.or(wrong.map(|wrong| format!("{}: {wrong}", case.name)));
         }
         for case in reference.epochs.iter().filter(|case| case.dp.mode == mode) {
-            let (error, wrong) = self.check_epoch(case)?;
-            errors.push(error);
-            failure = failure.or(wrong.map(|wrong| format!("{} steps in a row: {wrong}", case.steps)));
+            findings.take(&format!("{} steps in a row", case.steps), self.check_epoch(case)?);
         }
-        // An error that is not a number, whatever its sign, is the largest of all; it has no place in a results file.
-        let largest = errors.into_iter().map(f64::abs).max_by(f64::total_cmp);
-        let max_relative_error = largest.filter(|error| error.is_finite());
-        Ok(Verification { passed: failure.is_none(), max_relative_error, noise_passed: None, failure })
+        Ok(findings)
+    }
+
+    /// Batches of the sizes measured, in the modes that are right so far, and what they add to `verdict`.
+    fn sizes_measured(&mut self, verdict: &mut Verdict) -> Result<(), WorkerError> {
+        let reference = self.reference;
+        let known = reference.measured.iter().map(Wide::Known);
+        for case in known.chain(reference.parts.iter().map(Wide::ByParts)) {
+            let (name, mode, size) = case.labels();
+            let Some((_, verification)) = verdict.modes.iter_mut().find(|(one, _)| *one == mode) else { continue };
+            if !verification.passed {
+                continue;
+            }
+            let found = match case {
+                Wide::Known(case) => self.check(case),
+                Wide::ByParts(case) => self.check_parts(case),
+            };
+            match found {
+                Ok(found) => {
+                    let mut findings = Findings::of(verification);
+                    findings.take(name, found);
+                    *verification = findings.verification(verification.noise_passed);
+                }
+                Err(error) if error.interrupted => return Err(error),
+                Err(error) => {
+                    verdict.unchecked = Some((size, error));
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn applies(&self, case: &Case) -> bool {
@@ -144,45 +187,78 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// The relative error of one case, and what is wrong if anything is.
-    fn check(&mut self, case: &Case) -> Result<(f64, Option<String>), WorkerError> {
+    /// The update of one case against the oracle's.
+    fn check(&mut self, case: &Case) -> Result<Comparison, WorkerError> {
         self.reset(&case.dp)?;
         let counted = self.step(&case.indices, &case.mask)?;
-        let after = self.params()?;
-        let changes = self.initial.values().zip(after.values()).map(|(old, new)| f64::from(old) - f64::from(new));
-        let error = match case.expected_update().map_err(failed)? {
-            None => {
-                let changed = changes.filter(|change| *change != 0.0).count();
-                let wrong = format!("{changed} parameters changed, expected none");
-                return Ok((0.0, (changed > 0).then_some(wrong)));
-            }
-            Some(expected) => relative_error(changes, &expected),
+        let changes = self.changes()?;
+        let Some(expected) = case.expected_update().map_err(failed)? else {
+            let changed = changes.iter().filter(|change| **change != 0.0).count();
+            let wrong = (changed > 0).then(|| format!("{changed} parameters changed, expected none"));
+            return Ok(Comparison { relative_error: 0.0, share: 0.0, wrong });
         };
-        let wrong = if let Some(wrong) = self.too_large(error) {
-            Some(wrong)
-        } else if counted != case.non_finite && case.needs == Needs::NonFinite {
-            Some(format!("{counted} examples reported as not finite, expected {}", case.non_finite))
-        } else {
-            None
-        };
-        Ok((error, wrong))
+        let mut found = self.compare(&changes, &expected, &case.bounds);
+        if found.wrong.is_none() && counted != case.non_finite && case.needs == Needs::NonFinite {
+            found.wrong = Some(format!("{counted} examples reported as not finite, expected {}", case.non_finite));
+        }
+        Ok(found)
     }
 
-    /// The relative error of several steps in a row, with the hyperparameters of the load, and what is wrong if anything
-    /// is.
-    fn check_epoch(&mut self, case: &EpochCase) -> Result<(f64, Option<String>), WorkerError> {
+    /// Several steps in a row, with the hyperparameters of the load, against the oracle's.
+    fn check_epoch(&mut self, case: &EpochCase) -> Result<Comparison, WorkerError> {
         self.load(&case.dp, Some(1))?;
         self.epoch(case)?;
-        let after = self.params()?;
-        let changes = self.initial.values().zip(after.values()).map(|(old, new)| f64::from(old) - f64::from(new));
-        let error = relative_error(changes, &case.expected_update().map_err(failed)?);
-        Ok((error, self.too_large(error)))
+        let changes = self.changes()?;
+        Ok(self.compare(&changes, &case.expected_update().map_err(failed)?, &case.bounds))
     }
 
-    fn too_large(&self, error: f64) -> Option<String> {
-        let tolerance = self.expectations.tolerance;
-        let wrong = error.is_nan() || error > tolerance;
-        wrong.then(|| format!("relative error {error:.2e}, allowed {tolerance:.0e}"))
+    /// The worker's step on a large batch against the sum of its own steps on parts of it.
+    fn check_parts(&mut self, case: &PartsCase) -> Result<Comparison, WorkerError> {
+        let mut sum = vec![0.0; self.initial.len()];
+        let mut bounds = Bounds {
+            added: 0.0,
+            added_of_tensors: vec![0.0; self.initial.tensors.len()],
+            roundings: case.roundings,
+            steps: 1.0,
+        };
+        for part in case.indices.chunks(case.part) {
+            let mut dp = case.dp;
+            if dp.mode == Mode::NonPrivate {
+                // A mean over the part, as a share of the mean over the whole.
+                dp.learning_rate *= part.len() as f64 / case.indices.len() as f64;
+            }
+            let update = self.update(&dp, part)?;
+            sum.iter_mut().zip(&update).for_each(|(sum, update)| *sum += update);
+            // Twice: rounding is on both sides. By the triangle inequality examples add up to no less.
+            bounds.added += 2.0 * length(&update);
+            let mut rest = &update[..];
+            for (added, tensor) in bounds.added_of_tensors.iter_mut().zip(&self.initial.tensors) {
+                let (here, later) = rest.split_at(tensor.values.len());
+                *added += 2.0 * length(here);
+                rest = later;
+            }
+            bounds.steps += 1.0;
+        }
+        let changes = self.update(&case.dp, &case.indices)?;
+        Ok(self.compare(&changes, &sum, &bounds))
+    }
+
+    /// What one step on a batch in which all count does to the initial parameters.
+    fn update(&mut self, dp: &DpSgd, indices: &[u32]) -> Result<Vec<f64>, WorkerError> {
+        self.reset(dp)?;
+        self.step(indices, &vec![true; indices.len()])?;
+        self.changes()
+    }
+
+    /// The initial parameters less the worker's.
+    fn changes(&mut self) -> Result<Vec<f64>, WorkerError> {
+        let after = self.params()?;
+        let pairs = self.initial.values().zip(after.values());
+        Ok(pairs.map(|(old, new)| f64::from(old) - f64::from(new)).collect())
+    }
+
+    fn compare(&self, changes: &[f64], expected: &[f64], bounds: &Bounds) -> Comparison {
+        bounds::compare(changes, expected, &self.initial, bounds, self.expectations.tolerance)
     }
 
     fn load(&mut self, dp: &DpSgd, noise_seed: Option<u64>) -> Result<Description, WorkerError> {
@@ -230,12 +306,64 @@ impl<'a> Gate<'a> {
     }
 }
 
-/// The L2 norm of `changes - expected` over that of `expected`.
-fn relative_error(changes: impl Iterator<Item = f64>, expected: &[f64]) -> f64 {
-    let (mut difference, mut length) = (0.0, 0.0);
-    for (change, expected) in changes.zip(expected) {
-        difference += (change - expected).powi(2);
-        length += expected.powi(2);
+/// A batch of a size that is measured.
+#[derive(Clone, Copy)]
+enum Wide<'a> {
+    Known(&'a Case),
+    ByParts(&'a PartsCase),
+}
+
+impl<'a> Wide<'a> {
+    /// Name, mode and number of examples.
+    fn labels(self) -> (&'a str, Mode, usize) {
+        match self {
+            Wide::Known(case) => (&case.name, case.dp.mode, case.indices.len()),
+            Wide::ByParts(case) => (&case.name, case.dp.mode, case.indices.len()),
+        }
     }
-    (difference / length).sqrt()
+}
+
+/// What the cases of one mode showed so far.
+#[derive(Default)]
+struct Findings {
+    errors: Vec<f64>,
+    shares: Vec<f64>,
+    failure: Option<String>,
+}
+
+impl Findings {
+    fn of(verification: &Verification) -> Self {
+        Findings {
+            errors: verification.max_relative_error.into_iter().collect(),
+            shares: verification.error_over_allowed.into_iter().collect(),
+            failure: verification.failure.clone(),
+        }
+    }
+
+    fn take(&mut self, name: &str, found: Comparison) {
+        self.errors.push(found.relative_error);
+        self.shares.push(found.share);
+        if let (None, Some(wrong)) = (&self.failure, found.wrong) {
+            self.failure = Some(format!("{name}: {wrong}"));
+        }
+    }
+
+    fn verification(self, noise_passed: Option<bool>) -> Verification {
+        // An error that is not a number, whatever its sign, is the largest of all; it has no place in a results file.
+        let largest = |values: Vec<f64>| {
+            values.into_iter().map(f64::abs).max_by(f64::total_cmp).filter(|value| value.is_finite())
+        };
+        Verification {
+            passed: self.failure.is_none(),
+            max_relative_error: largest(self.errors),
+            error_over_allowed: largest(self.shares),
+            noise_passed,
+            failure: self.failure,
+        }
+    }
+}
+
+/// The L2 norm.
+fn length(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }

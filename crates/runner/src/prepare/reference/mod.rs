@@ -7,17 +7,21 @@
 
 mod cases;
 mod epoch;
+mod measured;
 mod pool;
+mod sum;
 
 use std::path::{Path, PathBuf};
 
-use dpsgd_core::oracle::{Gradient, Oracle, clipped_sum, sum};
+use dpsgd_core::oracle::Oracle;
 use dpsgd_core::{DpSgd, Mode, ModelSpec, Params};
 use dpsgd_protocol::checksum;
 use serde::{Deserialize, Serialize};
 
 use super::{DATASET_FILE, PARAMS_FILE, PrepareError, ScheduleFile};
+pub use measured::PartsCase;
 use pool::Pool;
+pub use sum::Bounds;
 
 /// What a strategy must be able to do for a case to apply to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +49,8 @@ pub struct Case {
     pub needs: Needs,
     /// File of the float64 `theta_0 - theta_1`, all scalars in order; `None` when the parameters must not change.
     pub expected: Option<PathBuf>,
+    /// What the error is measured by.
+    pub bounds: Bounds,
     /// How many examples must be counted as not finite.
     pub non_finite: u64,
 }
@@ -60,6 +66,10 @@ pub struct Reference {
     pub params: PathBuf,
     /// The cases.
     pub cases: Vec<Case>,
+    /// Batches of the sizes measured that the oracle knows, of different examples.
+    pub measured: Vec<Case>,
+    /// Batches of the sizes measured that are too large for the oracle.
+    pub parts: Vec<PartsCase>,
     /// Several steps in a row, one for each mode.
     pub epochs: Vec<EpochCase>,
     /// A step with a noise of about the size of the parameters.
@@ -79,20 +89,30 @@ pub struct EpochCase {
     pub examples: u64,
     /// File of the float64 difference between the first and the last parameters, all scalars in order.
     pub expected: PathBuf,
+    /// What the error is measured by, over all steps.
+    pub bounds: Bounds,
 }
 
-/// Computes and writes it all; `widest` is the largest batch to check.
-pub(super) fn prepare(model: &ModelSpec, seed: u64, widest: usize, out: &Path) -> Result<Reference, PrepareError> {
+/// Computes and writes it all; `batch_sizes` are those measured.
+pub(super) fn prepare(
+    model: &ModelSpec,
+    seed: u64,
+    batch_sizes: &[usize],
+    out: &Path,
+) -> Result<Reference, PrepareError> {
     model.validate().map_err(PrepareError::new)?;
     let params = Params::init(model, seed);
     let oracle = Oracle::new(model, &params).map_err(PrepareError::new)?;
     let pool = Pool::generate(model, &oracle, seed);
     let (params_file, dataset_file) = (out.join(PARAMS_FILE), out.join(DATASET_FILE));
     params.save(&params_file).map_err(PrepareError::new)?;
-    pool.dataset.save(&dataset_file).map_err(PrepareError::new)?;
-    let cases = cases::work_out(model, &params, &pool, widest, out)?;
+    let cases = cases::work_out(model, length(&params), &pool, out)?;
     let epochs = epoch::work_out(model, &params, &pool, out)?;
     let clip_norm = pool.median_norm();
+    let job = measured::Job { model, oracle: &oracle, pool: &pool, length: length(&params), seed, out };
+    let measured = job.work_out(batch_sizes)?;
+    let dataset = pool::concatenate([pool.dataset, measured.dataset]);
+    dataset.save(&dataset_file).map_err(PrepareError::new)?;
     let noise = DpSgd {
         mode: Mode::Private,
         clip_norm,
@@ -100,17 +120,16 @@ pub(super) fn prepare(model: &ModelSpec, seed: u64, widest: usize, out: &Path) -
         learning_rate: EXPECTED_BATCH_SIZE / clip_norm,
         expected_batch_size: EXPECTED_BATCH_SIZE,
     };
-    let data_sha256 = checksum::of_dataset(&pool.dataset);
-    Ok(Reference { dataset: dataset_file, data_sha256, params: params_file, cases, epochs, noise })
-}
-
-/// What a step without noise moves the parameters along, and by what the learning rate is divided: the clipped sum and B,
-/// or the plain sum and the number of examples.
-fn direction(model: &ModelSpec, mode: Mode, clip_norm: f64, gradients: &[&Gradient]) -> (Gradient, f64) {
-    match mode {
-        Mode::Private => (clipped_sum(gradients.iter().copied(), clip_norm, model), EXPECTED_BATCH_SIZE),
-        Mode::NonPrivate => (sum(gradients.iter().copied(), model), gradients.len() as f64),
-    }
+    Ok(Reference {
+        dataset: dataset_file,
+        data_sha256: checksum::of_dataset(&dataset),
+        params: params_file,
+        cases,
+        measured: measured.cases,
+        parts: measured.parts,
+        epochs,
+        noise,
+    })
 }
 
 /// The L2 norm of all parameters together, at least 1.

@@ -60,14 +60,12 @@ impl Pool {
 }
 
 /// The first candidate far enough from every kink, or the farthest of [`CANDIDATES`].
-fn ordinary_example(model: &ModelSpec, oracle: &Oracle, seed: u64, place: u64) -> (Dataset, Gradient) {
+pub fn ordinary_example(model: &ModelSpec, oracle: &Oracle, seed: u64, place: u64) -> (Dataset, Gradient) {
     let mut best: Option<(f64, Dataset, Gradient)> = None;
     for candidate in 0..CANDIDATES as u64 {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         rng.set_stream(1 + place * CANDIDATES as u64 + candidate);
-        // Inputs of different sizes give gradients of different norms: some are clipped, some are not.
-        let scale = 0.25 * 8.0_f32.powf(place as f32 / (ORDINARY - 1) as f32);
-        let dataset = random_example(model, scale, &mut rng);
+        let dataset = random_example(model, scale(place), &mut rng);
         let example = oracle.example(&dataset, 0);
         if best.as_ref().is_none_or(|(margin, ..)| example.margin > *margin) {
             best = Some((example.margin, dataset, example.gradient));
@@ -78,6 +76,19 @@ fn ordinary_example(model: &ModelSpec, oracle: &Oracle, seed: u64, place: u64) -
     }
     let (_, dataset, gradient) = best.expect("there is at least one candidate");
     (dataset, gradient)
+}
+
+/// Size of the inputs of the example at `place`: different sizes give gradients of different norms, and some are clipped,
+/// some are not.
+fn scale(place: u64) -> f32 {
+    0.25 * 8.0_f32.powf((place % ORDINARY as u64) as f32 / (ORDINARY - 1) as f32)
+}
+
+/// The example at `place`, however near it is to a kink.
+pub fn any_example(model: &ModelSpec, seed: u64, place: u64) -> Dataset {
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    rng.set_stream(1 + place * CANDIDATES as u64);
+    random_example(model, scale(place), &mut rng)
 }
 
 fn with_gradient(oracle: &Oracle, dataset: Dataset) -> (Dataset, Gradient) {
@@ -127,9 +138,10 @@ fn constant_example(model: &ModelSpec, value: f32) -> Dataset {
     Dataset { example_shape, inputs, targets }
 }
 
-fn concatenate(datasets: Vec<Dataset>) -> Dataset {
+/// All of `datasets`, one after the other; there must be one.
+pub fn concatenate(datasets: impl IntoIterator<Item = Dataset>) -> Dataset {
     let mut all = datasets.into_iter();
-    let mut first = all.next().expect("the pool has examples");
+    let mut first = all.next().expect("there are examples");
     for next in all {
         match (&mut first.inputs, next.inputs) {
             (Inputs::F32(values), Inputs::F32(more)) => values.extend(more),
