@@ -31,7 +31,7 @@ pub fn run(args: &RunArgs) -> Outcome {
     out::check_writable(&folders.plots)?;
     if args.dry_run {
         let Asked { config, registry, .. } = &asked;
-        let cells = plan::cells(config, registry, &dpsgd_meter::machine().cpu_features);
+        let cells = plan::cells(config, &dpsgd_meter::machine().cpu_features);
         for cell in &cells {
             let same: Vec<String> = cell.same_program.iter().map(|name| format!(" = {name}")).collect();
             println!("{cell}{}", same.concat());

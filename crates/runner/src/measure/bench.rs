@@ -96,8 +96,7 @@ impl Bench<'_> {
 
     /// The modes in which `contender` takes part.
     pub fn modes(&self, contender: &Contender) -> Vec<Mode> {
-        let has = &self.entry(contender).modes;
-        self.config.modes.iter().copied().filter(|mode| has.contains(mode)).collect()
+        self.config.modes.iter().copied().filter(|mode| contender.modes().contains(mode)).collect()
     }
 
     /// Takes contenders, each with the file for its output, through the verification gate on `workload`. `take` gets every

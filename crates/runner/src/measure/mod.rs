@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
             true => Rows::resume(&folder, &environment, &run_config)?,
             false => Rows::begin(&folder, environment, run_config),
         };
-        let cells = plan::cells(bench.config, bench.registry, &rows.results().environment.cpu_features);
+        let cells = plan::cells(bench.config, &rows.results().environment.cpu_features);
         Ok(Run {
             bench,
             cells,

@@ -62,17 +62,15 @@ impl fmt::Display for PlannedCell<'_> {
 /// All cells in the order shown: by workload, batch size, mode, contender. A mode that a contender does not have is no
 /// cell, a contender that is the same program as another one of the config here is a label of that one's cell, and the
 /// reference contender is followed by its control.
-pub fn cells<'a>(config: &'a Config, registry: &Registry, cpu_features: &[String]) -> Vec<PlannedCell<'a>> {
+pub fn cells<'a>(config: &'a Config, cpu_features: &[String]) -> Vec<PlannedCell<'a>> {
     let mut cells: Vec<PlannedCell<'a>> = Vec::new();
     for workload in &config.workloads {
         for batch_size in &config.batch_sizes {
             for mode in &config.modes {
-                let has_mode = |contender: &&Contender| {
-                    registry.entry(&contender.strategy).is_none_or(|entry| entry.modes.contains(mode))
-                };
+                let has_mode = |contender: &&Contender| contender.modes().contains(mode);
                 let taking_part: Vec<&Contender> = config.contenders.iter().filter(has_mode).collect();
                 let original = |contender: &Contender| {
-                    let variant = same_program_as(contender, &workload.model, *mode, cpu_features)?;
+                    let variant = contender.same_program_as(&workload.model, *mode, cpu_features)?;
                     taking_part.iter().copied().find(|other| {
                         other.strategy == contender.strategy && other.variant.as_deref() == Some(variant.as_str())
                     })
@@ -101,10 +99,6 @@ pub fn cells<'a>(config: &'a Config, registry: &Registry, cpu_features: &[String
         }
     }
     cells
-}
-
-fn same_program_as(_: &Contender, _: &dpsgd_core::ModelSpec, _: Mode, _: &[String]) -> Option<String> {
-    None
 }
 
 /// The cells that are compared with each other, as positions in `cells`, in the order of their first.
