@@ -4,7 +4,8 @@ use dpsgd_protocol::results::{DataKind, Results};
 
 use crate::claims::{Claim, claims};
 use crate::render::escape;
-use crate::table::{Sheet, sheets};
+use crate::fastest;
+use crate::table::{self, Grid, Sheet, sheets};
 use crate::units;
 use crate::view::{self, View};
 
@@ -61,7 +62,11 @@ pub fn page(results: &Results, figures: &[(String, Vec<String>)]) -> String {
 /// The talk's claims and what this run says of them.
 fn claims_table(results: &Results) -> String {
     let mut html = String::from(
-        "<h2 id=\"claims\">The claims of the 2020 talk, in this run</h2>\n<table class=\"claims\">\n<thead><tr>\
+        "<h2 id=\"claims\">The claims of the 2020 talk, in this run</h2>\n",
+    );
+    html.push_str(&format!("<p class=\"remark\">{}.</p>\n", escape(fastest::HOW)));
+    html.push_str(
+        "<table class=\"claims\">\n<thead><tr>\
          <th scope=\"col\">claim</th><th scope=\"col\">found</th><th scope=\"col\">verdict</th></tr></thead>\n<tbody>\n",
     );
     for Claim { claim, found, verdict } in claims(results) {
@@ -142,16 +147,11 @@ fn facts(results: &Results) -> String {
 }
 
 fn table(sheet: &Sheet) -> String {
-    let mut html = format!("<h3>{}</h3>\n<div class=\"wide\">\n<table>\n<thead><tr>", escape(&sheet.facts.join(", ")));
-    sheet.header.iter().for_each(|head| html.push_str(&format!("<th scope=\"col\">{}</th>", escape(head))));
-    html.push_str("</tr></thead>\n<tbody>\n");
-    let timed = sheet.rows.len() - sheet.absent.len();
-    for (i, row) in sheet.rows.iter().enumerate() {
-        html.push_str(if i < timed { "<tr>" } else { "<tr class=\"absent\">" });
-        row.iter().for_each(|cell| html.push_str(&format!("<td>{}</td>", escape(cell))));
-        html.push_str("</tr>\n");
+    let mut html = format!("<h3>{}</h3>\n", escape(&sheet.facts.join(", ")));
+    if !sheet.noise.is_empty() {
+        html.push_str(&format!("<p class=\"remark\">{}</p>\n", escape(&sheet.noise)));
     }
-    html.push_str("</tbody>\n</table>\n</div>\n");
+    html.push_str(&grid(&sheet.warm, sheet.absent.len()));
     if !sheet.absent.is_empty() || !sheet.notes.is_empty() {
         html.push_str("<ul class=\"notes\">\n");
         for (contender, note) in sheet.absent.iter().chain(&sheet.notes) {
@@ -159,5 +159,23 @@ fn table(sheet: &Sheet) -> String {
         }
         html.push_str("</ul>\n");
     }
+    if !sheet.cold.rows.is_empty() {
+        html.push_str(&grid(&sheet.cold, 0));
+        html.push_str(&format!("<p class=\"remark\">{}</p>\n", escape(table::COLD)));
+    }
+    html
+}
+
+/// A table whose last `absent` rows have no time.
+fn grid(grid: &Grid, absent: usize) -> String {
+    let mut html = String::from("<div class=\"wide\">\n<table>\n<thead><tr>");
+    grid.header.iter().for_each(|head| html.push_str(&format!("<th scope=\"col\">{}</th>", escape(head))));
+    html.push_str("</tr></thead>\n<tbody>\n");
+    for (i, row) in grid.rows.iter().enumerate() {
+        html.push_str(if i + absent < grid.rows.len() { "<tr>" } else { "<tr class=\"absent\">" });
+        row.iter().for_each(|cell| html.push_str(&format!("<td>{}</td>", escape(cell))));
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</tbody>\n</table>\n</div>\n");
     html
 }

@@ -12,7 +12,6 @@ mod process;
 pub mod progress;
 mod roofline;
 mod rows;
-mod summary;
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -357,7 +356,7 @@ impl<'a> Run<'a> {
         row.log = Some(log.to_path_buf());
         row.verification = verification;
         match measured {
-            Ok(run) => rows::add_process(row, run, config.processes, config.seed),
+            Ok(run) => rows::add_process(row, run),
             Err(error) => {
                 rows::end(row, &error);
                 progress.line(&format!("{cell}: {}", error.reason));

@@ -10,7 +10,6 @@ use dpsgd_protocol::results::{
 
 use super::plan::PlannedCell;
 use super::roofline;
-use super::summary::summarize;
 use crate::out::RESULTS_FILE;
 use crate::worker::WorkerError;
 
@@ -126,10 +125,12 @@ impl Rows {
         &mut self.results.cells[position]
     }
 
-    /// Puts the rows in the order of `cells`, fills what depends on the machine's peak, and writes the file.
+    /// Puts the rows in the order of `cells`, fills what follows from their processes and from the machine's peak, and writes
+    /// the file.
     pub fn save(&mut self, cells: &[PlannedCell<'_>]) -> Result<(), ResultsError> {
         let place = |row: &Cell| cells.iter().position(|cell| is_row_of(row, cell)).unwrap_or(cells.len());
         self.results.cells.sort_by_key(place);
+        dpsgd_report::figures::fill(&mut self.results);
         roofline::fill(&mut self.results);
         self.results.save(&self.file)
     }
@@ -140,10 +141,9 @@ impl Rows {
 }
 
 /// Adds a measured process to its row; the first one's timeline is kept.
-pub fn add_process(row: &mut Cell, (run, timeline): (ProcessRun, Timeline), wanted: usize, seed: u64) {
+pub fn add_process(row: &mut Cell, (run, timeline): (ProcessRun, Timeline)) {
     row.processes.push(run);
     row.timeline.get_or_insert(timeline);
-    summarize(row, wanted, seed);
 }
 
 /// Ends a row with a worker's failure; what was measured before stays in the file.
