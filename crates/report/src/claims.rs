@@ -118,7 +118,8 @@ fn closest_competitor(results: &Results) -> Claim {
         if let Some(rivals) = judge(&rows(&others), &opacus) {
             let closest = rivals.compared.at_least(1.0);
             verdict = Verdict::all([verdict, closest]);
-            let of = format!("{} {} over {}", rivals.slow.contender(), rivals.compared.figure(), rivals.fast.contender());
+            let of =
+                format!("{} {} over {}", rivals.slow.contender(), rivals.compared.figure(), rivals.fast.contender());
             match closest {
                 Verdict::Holds => {}
                 Verdict::DoesNotHold => text.push_str(&format!("; {} is closer ({of})", rivals.slow.contender())),
@@ -276,13 +277,7 @@ fn each_batch_size(results: &Results, workload: &str, figure: impl Fn(usize) -> 
 }
 
 /// The rows of any of `strategies` that compete, or of all when none is named.
-fn rows<'r>(
-    results: &'r Results,
-    workload: &str,
-    batch_size: usize,
-    mode: Mode,
-    strategies: &[&str],
-) -> Vec<&'r Cell> {
+fn rows<'r>(results: &'r Results, workload: &str, batch_size: usize, mode: Mode, strategies: &[&str]) -> Vec<&'r Cell> {
     let wanted = |cell: &&Cell| {
         cell.workload == workload
             && cell.batch_size == batch_size

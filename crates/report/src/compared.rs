@@ -73,10 +73,12 @@ impl Compared {
 
     /// `5.1× [4.8–5.3]`, or `5.1×` where there is no interval.
     pub fn figure(&self) -> String {
-        let ratio = units::times(self.0.value);
+        // Beyond, an interval would be wider than the rest of a table.
+        let long = self.0.value >= 1e5;
+        let digits = |ratio: f64| if long { format!("{ratio:.1e}") } else { units::digits(ratio) };
         match self.0.ci95 {
-            Some([low, high]) => format!("{ratio} [{}–{}]", units::digits(low), units::digits(high)),
-            None => ratio,
+            Some([low, high]) => format!("{}× [{}–{}]", digits(self.0.value), digits(low), digits(high)),
+            None => format!("{}×", digits(self.0.value)),
         }
     }
 

@@ -25,6 +25,7 @@ mod page;
 mod palette;
 mod render;
 mod scene;
+mod summary;
 mod table;
 pub mod targets;
 mod units;

@@ -65,7 +65,9 @@ fn contenders_that_failed_are_named_with_their_status_in_every_plot_table_and_pa
     let results = Sample::typical().results();
     let dir = plotted(&results);
     let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
-    let texts = ["mnist-cnn", "ffnn-regression"].into_iter().flat_map(|w| ENDINGS[..LISTING].iter().map(|e| svg(dir.path(), w, e)).collect::<Vec<_>>());
+    let texts = ["mnist-cnn", "ffnn-regression"]
+        .into_iter()
+        .flat_map(|w| ENDINGS[..LISTING].iter().map(|e| svg(dir.path(), w, e)).collect::<Vec<_>>());
     for text in texts.chain([table(&results), markdown(&results), page]) {
         assert!(text.contains("tensorflow: unavailable: no environment"), "{text}");
         assert!(text.contains("mine: disqualified: update of case"), "{text}");

@@ -123,7 +123,8 @@ fn intervals_of_five_and_ten_processes_hold_the_truth_nineteen_times_of_twenty()
     for (name, spreads) in [("alike", &alike), ("spread out", &spread_out), ("two kinds", &two_kinds)] {
         for (processes, pooled) in [(5, true), (5, false), (10, false)] {
             let [quiet, noisy, all, width] = coverage(spreads, processes, pooled, &mut normal);
-            let about = format!("{name}, {processes}, {pooled}: quiet {quiet:.3} noisy {noisy:.3} all {all:.3} x{width:.2}");
+            let about =
+                format!("{name}, {processes}, {pooled}: quiet {quiet:.3} noisy {noisy:.3} all {all:.3} x{width:.2}");
             println!("{about}");
             assert!((0.93..=0.97).contains(&all), "{about}");
             assert!(quiet >= 0.93 && noisy >= 0.88, "{about}");

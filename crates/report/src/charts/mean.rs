@@ -16,7 +16,8 @@ struct Figures {
 
 pub fn draw(view: &View) -> Scene {
     let mode = view.main_mode();
-    let rest = "Mark: median; bar: mean, over all epochs from the cold; dot: warm epoch. A long line is a long warm-up.";
+    let rest =
+        "Mark: median; bar: mean, over all epochs from the cold; dot: warm epoch. A long line is a long warm-up.";
     let title = title(view, "median against mean epoch time", Some(view::mode(mode)));
     let mut figure = Figure::new(title, &subtitle(view, rest));
     let groups = groups(view, mode, |cell| {
@@ -48,7 +49,8 @@ pub fn draw(view: &View) -> Scene {
         }
         .draw(&mut figure, &groups);
     }
-    let caption = format!("Median and mean over all epochs of the processes that ran alone, the first included, as in the talk: they have no \
+    let caption = format!(
+        "Median and mean over all epochs of the processes that ran alone, the first included, as in the talk: they have no \
          interval. Black dots: the warm epoch. {} per contender.",
         view.replicates()
     );

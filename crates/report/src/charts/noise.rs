@@ -26,7 +26,11 @@ pub fn draw(view: &View) -> Scene {
     if groups.is_empty() {
         figure.note("This run measured no contender twice.");
     } else {
-        ratio::draw_rows(&mut figure, &groups, "second over first measurement, log scale; the line at 1× is no difference");
+        ratio::draw_rows(
+            &mut figure,
+            &groups,
+            "second over first measurement, log scale; the line at 1× is no difference",
+        );
     }
     let caption = format!(
         "Marks: ratio of warm epochs, paired by round; {}. {}",

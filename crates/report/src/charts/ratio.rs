@@ -47,7 +47,8 @@ pub fn draw(view: &View) -> Scene {
 /// Draws ratios about a line at 1.
 pub fn draw_rows(figure: &mut Figure, groups: &[Group<Compared>], axis_title: &str) {
     let all = || groups.iter().flat_map(|group| &group.rows).map(|(_, compared)| compared);
-    let ends = |compared: &Compared| compared.ci95().into_iter().flatten().chain([compared.ratio()]).collect::<Vec<_>>();
+    let ends =
+        |compared: &Compared| compared.ci95().into_iter().flatten().chain([compared.ratio()]).collect::<Vec<_>>();
     let values: Vec<f64> = all().flat_map(ends).chain([1.0]).collect();
     Rows {
         axis: &|from, to| Axis::logarithmic(values.iter().copied(), from, to, 75.0),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dpsgd_core::{Description, Kernels, Mode};
 use dpsgd_protocol::results::{
-    Calibration, Cell, DataKind, Environment, GpuUse, GpuWindow, ProcessRun, Results, RunConfig, SCHEMA_VERSION, Serves,
-    Status, Timeline, Turns, Verification,
+    Calibration, Cell, DataKind, Environment, GpuUse, GpuWindow, ProcessRun, Results, RunConfig, SCHEMA_VERSION,
+    Serves, Status, Timeline, Turns, Verification,
 };
 use dpsgd_report::figures::fill;
 use rand::{Rng, RngExt, SeedableRng};
