@@ -216,8 +216,7 @@ mod tests {
             registry.contenders(name).unwrap()[0].same_program_as(model, mode, features)
         };
         let avx2 = ["avx2".to_string(), "fma".to_string()];
-        let avx512: Vec<String> =
-            avx2.iter().cloned().chain(["avx512f".to_string(), "avx512dq".to_string()]).collect();
+        let avx512: Vec<String> = avx2.iter().cloned().chain(["avx512f".to_string(), "avx512dq".to_string()]).collect();
         let jax = Some("jit+vmap".to_string());
         assert_eq!(same("jax:jit+vmap+reweight", &pooled(), Mode::NonPrivate, &avx2), jax);
         assert_eq!(same("jax:jit+vmap+reweight", &pooled(), Mode::Private, &avx2), None);
