@@ -124,7 +124,8 @@ fn one_missed_or_failed_ends_with_1_and_one_absent_with_3() {
     assert_eq!(lines[3], "1 met, 0 missed, 0 inconclusive, 1 failed, 0 absent");
     write(&file, "logreg", 256, 1.1, Some(20.0), true);
     let lines = said(folder, &args, 3);
-    let expected = "absent        ffnn  –  not measured: fused:best private against jax:jit+vmap private (at least 10×)";
+    let expected =
+        "absent        ffnn  –  not measured: fused:best private against jax:jit+vmap private (at least 10×)";
     assert_eq!(lines[1], expected);
     assert_eq!(lines[3], "0 met, 0 missed, 0 inconclusive, 0 failed, 2 absent");
 }
