@@ -11,7 +11,7 @@ use dpsgd_protocol::messages::Request;
 use dpsgd_protocol::results::Status;
 use runner::worker::{Allocator, Guard, Interrupt, Launch, Worker, WorkerError, usable_cpus};
 
-use support::{RUNNER, example, processes_of, unique_name};
+use support::{RUNNER, example, processes_of, unique_name, wait_for};
 
 /// Long enough for a busy machine.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -140,7 +140,7 @@ fn every_fault_ends_in_its_own_status() {
         ("babble", "set", Status::Failed, r#"{"reply":"set"}"#),
         ("wrong-reply", "hello", Status::Failed, r#"to hello, it sent {"reply":"params","path":"/nowhere"}"#),
         ("wrong-reply", "bye", Status::Failed, r#"to bye, it sent {"reply":"params","path":"/nowhere"}"#),
-        ("version", "hello", Status::Failed, "speaks protocol version 3, this runner 2: rebuild the older"),
+        ("version", "hello", Status::Failed, "speaks protocol version 4, this runner 3: rebuild the older"),
         ("close", "epoch", Status::Failed, "during epoch, it closed its replies"),
         ("unsupported", "load", Status::Unavailable, "no LSTM here"),
         ("out-of-memory", "epoch", Status::OutOfMemory, "the device is full"),
@@ -299,7 +299,7 @@ fn a_guard_that_was_killed_is_replaced() {
     let guard = Guard::start_program(Path::new(RUNNER), Interrupt::never()).unwrap();
     let first = guard.pid();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL).unwrap();
-    support::wait_for("the guard is gone", PATIENT, || !runner::worker::is_alive(first));
+    wait_for("the guard is gone", PATIENT, || !runner::worker::is_alive(first));
     let case = Case::new("none", "start");
     let worker = Worker::start(&case.launch, &guard, PATIENT).unwrap();
     assert_ne!(guard.pid(), first);
@@ -318,7 +318,7 @@ fn a_stopped_worker_uses_no_processor_though_a_thread_of_it_spins_and_answers_on
         std::thread::sleep(Duration::from_millis(200));
         worker.cpu_time().unwrap() - before
     };
-    assert!(used_in_a_while(&worker) > Duration::from_millis(5), "it spins");
+    wait_for("it spins", PATIENT, || used_in_a_while(&worker) > Duration::from_millis(5));
     worker.pause();
     assert!(used_in_a_while(&worker) < Duration::from_millis(2));
     worker.resume();
