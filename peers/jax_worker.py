@@ -2,7 +2,8 @@
 
 The step is the one of Subramani, Vadivelu, Kamath (arXiv 2010.09063) as JAX's documentation writes such things today:
 `jit(step, donate_argnums=0)` around `vmap` of a gradient, clipping and sum, data on the device, one shape and a mask. Two
-variants write convolutions or the sum in another way. Others leave out vmap, jit or both, for the ablation; plain SGD
+variants write convolutions or the sum in another way; `scan` runs an epoch as one program; `rbg` draws noise from another
+generator. Others leave out vmap, jit or both, for the ablation; plain SGD
 without jit is op by op.
 """
 
@@ -16,6 +17,12 @@ import numpy as np
 import jax_device
 from dpsgd_worker import Strategy, seed_of, serve, threads_named
 from jax_model import Layout, images_to_native, make_loss
+
+# What makes noise, by the implementation of its key.
+RNGS = {
+    "threefry2x32": "threefry2x32 (counter-based, JAX's default)",
+    "rbg": "rbg (XLA's RngBitGenerator; keys split by threefry2x32)",
+}
 
 
 class Jax(Strategy):
@@ -58,8 +65,8 @@ class Jax(Strategy):
         return self.known[key]
 
     def make_programs(self, mode):
-        """`step(state, hyper, inputs, targets, indices, mask)` -> the next state, which consumes the one given, and the same
-        for all steps of an epoch."""
+        """`step(state, hyper, inputs, targets, indices, mask)` -> the next state, which consumes the one given; and the same
+        for all steps of an epoch, with indices and mask `[steps, B]`."""
         jit = functools.partial(jax.jit, donate_argnums=0) if "jit" in self.variant else lambda f: f
         if mode == "non_private":
             step = functools.partial(plain_step, self.loss)
@@ -79,7 +86,7 @@ class Jax(Strategy):
             "versions": self.versions() | jax_device.numbers(self.device),
             "device": jax_device.name(self.device),
             "threads": threads_named("tf_XLAEigen") or 0,
-            "rng": f"{jax.random.key_impl(self.key)} (counter-based, JAX's default)",
+            "rng": RNGS[str(jax.random.key_impl(self.key))],
         }
 
     def versions(self):

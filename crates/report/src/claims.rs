@@ -1,18 +1,22 @@
 //! The claims of the 2020 talk on JAX and DP-SGD, measured again: for each, the figures of this run and a verdict that
 //! follows from them by a rule that is stated with it.
 //!
-//! A strategy stands here by its fastest variant. Two are compared by the ratio of their median epoch times, paired by
-//! round, with a bootstrap interval; a claim that one is faster holds only where the whole interval says so, at every
-//! batch size measured.
+//! A strategy stands here by its fastest variant, chosen by rounds that do not judge it ([`crate::fastest`]). Two are
+//! compared by the ratio of their warm epochs, paired by round, with Student's interval on logarithms. A claim holds only
+//! where the whole interval says so, at every batch size measured; it does not hold where a whole interval says the
+//! opposite; and all else, for want of processes too, is inconclusive.
 
 use std::collections::BTreeSet;
 
 use dpsgd_core::Mode;
 use dpsgd_protocol::results::{Cell, ProcessRun, Results};
+use dpsgd_stats::{mean, median};
 
-use crate::compared::{Compared, middle};
+use crate::compared::Compared;
+use crate::fastest::judge;
+use crate::figures::{cold, filled};
 use crate::units;
-use crate::view::counts;
+use crate::view::competes;
 
 /// The convolutional network of the talk.
 const CNN: &str = "mnist-cnn";
@@ -32,10 +36,12 @@ const NOT_SLOW: f64 = 2.0;
 /// What this run says of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The figures satisfy the rule.
+    /// All of the interval satisfies the rule.
     Holds,
-    /// They do not.
+    /// All of it violates the rule.
     DoesNotHold,
+    /// The interval has both, or there is none.
+    Inconclusive,
     /// Something that the rule needs is not among the rows.
     NotMeasured,
 }
@@ -46,12 +52,29 @@ impl Verdict {
         match self {
             Verdict::Holds => "holds here",
             Verdict::DoesNotHold => "does not hold here",
+            Verdict::Inconclusive => "inconclusive",
             Verdict::NotMeasured => "not measured",
         }
     }
 
-    fn of(holds: bool) -> Self {
-        if holds { Verdict::Holds } else { Verdict::DoesNotHold }
+    /// Of a rule that has to hold in each of several ways: one that does not is enough.
+    pub(crate) fn all(verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        let worst = |verdict: &Verdict| match verdict {
+            Verdict::Holds => 0,
+            Verdict::Inconclusive => 1,
+            Verdict::NotMeasured => 2,
+            Verdict::DoesNotHold => 3,
+        };
+        verdicts.into_iter().max_by_key(worst).unwrap_or(Verdict::NotMeasured)
+    }
+
+    /// Of a figure that each of several processes has, from the least and the most of them.
+    fn of_range([least, most]: [f64; 2], processes: usize, satisfies: impl Fn(f64) -> bool) -> Self {
+        match (processes > 1, satisfies(least), satisfies(most)) {
+            (true, true, true) => Verdict::Holds,
+            (true, false, false) => Verdict::DoesNotHold,
+            _ => Verdict::Inconclusive,
+        }
     }
 }
 
@@ -68,6 +91,7 @@ pub struct Claim {
 
 /// All claims, in the talk's order.
 pub fn claims(results: &Results) -> Vec<Claim> {
+    let results = &*filled(results);
     vec![
         closest_competitor(results),
         beats_the_others(results),
@@ -79,17 +103,30 @@ pub fn claims(results: &Results) -> Vec<Claim> {
     ]
 }
 
+/// What was found at a batch size, and what follows from it.
+type Found = (String, Verdict);
+
 fn closest_competitor(results: &Results) -> Claim {
     let claim = "1. On the CNN, JAX is about 5 times as fast as Opacus, its closest competitor (holds from 4 times, with \
                  Opacus the fastest of the talk's others)";
     let found = each_batch_size(results, CNN, |batch_size| {
-        let jax = best(results, CNN, batch_size, Mode::Private, &["jax"])?;
-        let opacus = best(results, CNN, batch_size, Mode::Private, &["opacus"])?;
-        let closest = best(results, CNN, batch_size, Mode::Private, &RIVALS)?;
-        let ratio = Compared::new(opacus, jax, results.config.seed)?;
-        let is_closest = closest.strategy == "opacus";
-        let also = if is_closest { String::new() } else { format!("; {} is closer", closest.contender()) };
-        Some((format!("{}{also}", ratio.text("as fast")), is_closest && ratio.least() >= ABOUT_FIVE))
+        let rows = |names: &[&str]| rows(results, CNN, batch_size, Mode::Private, names);
+        let others: Vec<&str> = RIVALS.into_iter().filter(|name| *name != "opacus").collect();
+        let opacus = rows(&["opacus"]);
+        let judged = judge(&opacus, &rows(&["jax"]))?;
+        let (mut text, mut verdict) = (judged.compared.text("as fast"), judged.compared.at_least(ABOUT_FIVE));
+        if let Some(rivals) = judge(&rows(&others), &opacus) {
+            let closest = rivals.compared.at_least(1.0);
+            verdict = Verdict::all([verdict, closest]);
+            let of =
+                format!("{} {} over {}", rivals.slow.contender(), rivals.compared.figure(), rivals.fast.contender());
+            match closest {
+                Verdict::Holds => {}
+                Verdict::DoesNotHold => text.push_str(&format!("; {} is closer ({of})", rivals.slow.contender())),
+                _ => text.push_str(&format!("; which is closest is open ({of})")),
+            }
+        }
+        Some((text, verdict))
     });
     conclude(claim, found, "jax and opacus on mnist-cnn, private")
 }
@@ -102,49 +139,56 @@ fn beats_the_others(results: &Results) -> Claim {
 fn regression_too(results: &Results) -> Claim {
     let claim = "5. That advantage holds for regression as well as for classification (holds where 2 holds on both)";
     let (mut found, classification) = (advantage(results, REGRESSION), advantage(results, FFNN));
-    match (found.is_empty(), classification.is_empty()) {
-        (false, false) if classification.iter().any(|(_, holds)| !holds) => {
-            found.iter_mut().for_each(|(_, holds)| *holds = false);
-            found.push(("no advantage on ffnn to begin with".into(), false));
+    if found.is_empty() || classification.is_empty() {
+        found.clear();
+    } else {
+        match Verdict::all(classification.iter().map(|(_, verdict)| *verdict)) {
+            Verdict::Holds => {}
+            verdict @ Verdict::DoesNotHold => found.push(("no advantage on ffnn to begin with".into(), verdict)),
+            verdict => found.push(("whether there is one on ffnn is open".into(), verdict)),
         }
-        (false, false) => {}
-        _ => found.clear(),
     }
     conclude(claim, found, "jax and another of the talk on ffnn and ffnn-regression, private")
 }
 
 /// JAX against the fastest of the others at each batch size.
-fn advantage(results: &Results, workload: &str) -> Vec<(String, bool)> {
+fn advantage(results: &Results, workload: &str) -> Vec<Found> {
     each_batch_size(results, workload, |batch_size| {
-        let jax = best(results, workload, batch_size, Mode::Private, &["jax"])?;
-        let other = best(results, workload, batch_size, Mode::Private, &RIVALS)?;
-        let ratio = Compared::new(other, jax, results.config.seed)?;
-        Some((format!("{} as {}", ratio.text("as fast"), other.contender()), ratio.least() > 1.0))
+        let rows = |names: &[&str]| rows(results, workload, batch_size, Mode::Private, names);
+        let judged = judge(&rows(&RIVALS), &rows(&["jax"]))?;
+        let text = format!("{} as {}", judged.compared.text("as fast"), judged.slow.contender());
+        Some((text, judged.compared.above(1.0)))
     })
 }
 
 fn compiler_in_the_mean(results: &Results) -> Claim {
-    let claim = "3. JAX's mean epoch is above its median, because its first epoch pays the compiler (holds where the \
-                 first epochs are more than half of the excess)";
+    let claim = "3. JAX's mean epoch is above its median, over all epochs of a process that runs from the cold, because its \
+                 first epoch pays the compiler (holds where the first epoch is more than half of the excess in every process)";
     let mut found = Vec::new();
     for workload in [CNN, FFNN, REGRESSION] {
         found.extend(each_batch_size(results, workload, |batch_size| {
-            let jax = best(results, workload, batch_size, Mode::Private, &["jax"])?;
+            let jax = fastest(rows(results, workload, batch_size, Mode::Private, &["jax"]))?;
+            let processes: Vec<&ProcessRun> = cold(jax).collect();
             // The median of two is their mean.
-            let several = jax.processes.iter().all(|process| process.epochs_s.len() > 2);
-            let middles = jax.processes.iter().map(middle).collect::<Option<Vec<f64>>>().filter(|_| several)?;
-            let means: Vec<f64> = jax.processes.iter().map(mean).collect();
-            let ratio = Compared::of_pairs(&means, &middles, results.config.seed)?;
-            // Per process: what the mean has above the median, and what the first epoch adds to it.
-            let pairs = jax.processes.iter().zip(means.iter().zip(&middles));
-            let (excess, first) = pairs.fold((0.0, 0.0), |(excess, first), (process, (mean, middle))| {
-                let added = (process.epochs_s[0] - middle) / process.epochs_s.len() as f64;
-                (excess + mean - middle, first + added)
-            });
-            let holds = ratio.least() > 1.0 && first > excess / 2.0;
-            let share =
-                if excess > 0.0 { format!(", first epochs {:.0}%", 100.0 * first / excess) } else { String::new() };
-            Some((format!("{workload} {}{share}", ratio.text("the median")), holds))
+            let several = processes.iter().all(|process| process.epochs_s.len() > 2);
+            let of = |figure: fn(&[f64]) -> Option<f64>| {
+                processes.iter().map(|process| figure(&process.epochs_s)).collect::<Option<Vec<f64>>>()
+            };
+            let (means, middles) = (of(mean)?, of(median).filter(|_| several)?);
+            let ratio = Compared::of_pairs(&means, &middles)?;
+            // What the first epoch adds to the mean, over what the mean has above the median.
+            let share = |((process, mean), middle): ((&&ProcessRun, &f64), &f64)| {
+                (process.epochs_s[0] - middle) / process.epochs_s.len() as f64 / (mean - middle)
+            };
+            let shares: Vec<f64> = processes.iter().zip(&means).zip(&middles).map(share).collect();
+            let range = range(&shares)?;
+            let mut text = format!("{workload} {}", ratio.text("the median"));
+            if means.iter().zip(&middles).all(|(mean, middle)| mean > middle) {
+                text.push_str(&format!(", first epochs {:.0}% to {:.0}%", 100.0 * range[0], 100.0 * range[1]));
+            }
+            let first = Verdict::of_range(range, shares.len(), |share| share > 0.5);
+            let above = ratio.above(1.0);
+            Some((text, if above == Verdict::DoesNotHold { above } else { Verdict::all([above, first]) }))
         }));
     }
     conclude(claim, found, "jax with three epochs or more, private")
@@ -157,10 +201,7 @@ fn memory_differs(results: &Results) -> Claim {
     for workload in [CNN, FFNN] {
         found.extend(each_batch_size(results, workload, |batch_size| {
             let peaks = |cell: &Cell| -> Option<[f64; 2]> {
-                let peaks: Vec<f64> =
-                    cell.processes.iter().filter_map(|p| p.peak_rss_bytes).map(|b| b as f64).collect();
-                let least = peaks.iter().copied().reduce(f64::min)?;
-                Some([least, peaks.iter().copied().reduce(f64::max)?])
+                range(&cold(cell).filter_map(|p| p.peak_rss_bytes).map(|b| b as f64).collect::<Vec<_>>())
             };
             let all: Vec<(&Cell, [f64; 2])> = frameworks(results, workload, batch_size)
                 .into_iter()
@@ -171,10 +212,11 @@ fn memory_differs(results: &Results) -> Claim {
             if most.contender() == least.contender() {
                 return None;
             }
-            let (low, high) = (top[0] / bottom[1], top[1] / bottom[0]);
-            let (most, least) = (most.contender(), least.contender());
-            let text = format!("{workload} {most} {} to {} {least}", units::times(low), units::times(high));
-            Some((text, low >= DIFFERS))
+            let ratios = [top[0] / bottom[1], top[1] / bottom[0]];
+            let processes = cold(most).count().min(cold(least).count());
+            let (low, high) = (units::times(ratios[0]), units::times(ratios[1]));
+            let text = format!("{workload} {} {low} to {high} {}", most.contender(), least.contender());
+            Some((text, Verdict::of_range(ratios, processes, |ratio| ratio >= DIFFERS)))
         }));
     }
     conclude(claim, found, "two of the talk's frameworks on mnist-cnn or ffnn, private")
@@ -182,7 +224,7 @@ fn memory_differs(results: &Results) -> Claim {
 
 fn gpu_differs(results: &Results) -> Claim {
     let claim = "4b. GPU efficiency differs between the frameworks (holds where the busiest is busy 1.25 times as much of \
-                 the time as the idlest, or more)";
+                 the time as the idlest, or more, in several processes)";
     let mut found = Vec::new();
     for workload in [CNN, FFNN] {
         found.extend(each_batch_size(results, workload, |batch_size| {
@@ -193,8 +235,8 @@ fn gpu_differs(results: &Results) -> Claim {
             let ratio = most.gpu_utilization? / least.gpu_utilization?;
             let (most, least) = (most.contender(), least.contender());
             // A row's first process alone has a utilization: there is nothing to make an interval of.
-            let text = format!("{workload} {most} {} {least} (one process each)", units::times(ratio));
-            Some((text, ratio >= DIFFERS))
+            let text = format!("{workload} {most} {} {least} (one process each: no interval)", units::times(ratio));
+            Some((text, Verdict::Inconclusive))
         }));
     }
     conclude(claim, found, "two of the talk's frameworks on a GPU")
@@ -206,64 +248,59 @@ fn privacy_need_not_be_slow(results: &Results) -> Claim {
     let mut found = Vec::new();
     for workload in [CNN, FFNN, REGRESSION] {
         found.extend(each_batch_size(results, workload, |batch_size| {
-            let private = best(results, workload, batch_size, Mode::Private, &[])?;
-            let plain = best(results, workload, batch_size, Mode::NonPrivate, &[])?;
-            let ratio = Compared::new(private, plain, results.config.seed)?;
-            let (private, plain) = (private.contender(), plain.contender());
-            let text = format!("{workload} {} ({private} over {plain})", ratio.text("as long"));
-            Some((text, ratio.most() <= NOT_SLOW))
+            let rows = |mode| rows(results, workload, batch_size, mode, &[]);
+            let judged = judge(&rows(Mode::Private), &rows(Mode::NonPrivate))?;
+            let (private, plain) = (judged.slow.contender(), judged.fast.contender());
+            let text = format!("{workload} {} ({private} over {plain})", judged.compared.text("as long"));
+            Some((text, judged.compared.at_most(NOT_SLOW)))
         }));
     }
     conclude(claim, found, "a contender in both modes on a network of the talk")
 }
 
-/// The verdict: every figure must satisfy the rule, and there must be one.
-fn conclude(claim: &'static str, found: Vec<(String, bool)>, needs: &str) -> Claim {
+/// The verdict over all that was found; not measured if that is nothing.
+fn conclude(claim: &'static str, found: Vec<Found>, needs: &str) -> Claim {
     if found.is_empty() {
         return Claim { claim, found: format!("needs {needs}"), verdict: Verdict::NotMeasured };
     }
-    let verdict = Verdict::of(found.iter().all(|(_, holds)| *holds));
+    let verdict = Verdict::all(found.iter().map(|(_, verdict)| *verdict));
     let texts: Vec<String> = found.into_iter().map(|(text, _)| text).collect();
     Claim { claim, found: texts.join("; "), verdict }
 }
 
 /// The answers of `figure` for the batch sizes at which it has one, each with its batch size before it.
-fn each_batch_size(
-    results: &Results,
-    workload: &str,
-    figure: impl Fn(usize) -> Option<(String, bool)>,
-) -> Vec<(String, bool)> {
+fn each_batch_size(results: &Results, workload: &str, figure: impl Fn(usize) -> Option<Found>) -> Vec<Found> {
     let of_workload = results.cells.iter().filter(|cell| cell.workload == workload);
     let sizes: BTreeSet<usize> = of_workload.map(|cell| cell.batch_size).collect();
-    let labelled = |size: usize| figure(size).map(|(text, holds)| (format!("batch {size}: {text}"), holds));
+    let labelled = |size: usize| figure(size).map(|(text, verdict)| (format!("batch {size}: {text}"), verdict));
     sizes.into_iter().filter_map(labelled).collect()
 }
 
-/// The fastest row of any of `strategies`, or of all when none is named.
-fn best<'r>(
-    results: &'r Results,
-    workload: &str,
-    batch_size: usize,
-    mode: Mode,
-    strategies: &[&str],
-) -> Option<&'r Cell> {
+/// The rows of any of `strategies` that compete, or of all when none is named.
+fn rows<'r>(results: &'r Results, workload: &str, batch_size: usize, mode: Mode, strategies: &[&str]) -> Vec<&'r Cell> {
     let wanted = |cell: &&Cell| {
         cell.workload == workload
             && cell.batch_size == batch_size
             && cell.mode == mode
-            && counts(cell)
+            && competes(cell)
             && (strategies.is_empty() || strategies.contains(&cell.strategy.as_str()))
     };
-    let time = |cell: &Cell| cell.median_epoch_s.unwrap_or(f64::INFINITY);
-    results.cells.iter().filter(wanted).min_by(|a, b| time(a).total_cmp(&time(b)))
+    results.cells.iter().filter(wanted).collect()
+}
+
+/// The row with the shortest warm epoch.
+fn fastest(rows: Vec<&Cell>) -> Option<&Cell> {
+    let time = |cell: &Cell| cell.warm_epoch_s.unwrap_or(f64::INFINITY);
+    rows.into_iter().min_by(|a, b| time(a).total_cmp(&time(b)))
 }
 
 /// The fastest private row of each framework of the talk.
 fn frameworks<'r>(results: &'r Results, workload: &str, batch_size: usize) -> Vec<&'r Cell> {
     let names = ["jax"].into_iter().chain(RIVALS);
-    names.filter_map(|name| best(results, workload, batch_size, Mode::Private, &[name])).collect()
+    names.filter_map(|name| fastest(rows(results, workload, batch_size, Mode::Private, &[name]))).collect()
 }
 
-fn mean(process: &ProcessRun) -> f64 {
-    process.epochs_s.iter().sum::<f64>() / process.epochs_s.len().max(1) as f64
+/// The least and the most; `None` of nothing, or with a NaN.
+fn range(values: &[f64]) -> Option<[f64; 2]> {
+    Some([dpsgd_stats::quantile(values, 0.0)?, dpsgd_stats::quantile(values, 1.0)?])
 }

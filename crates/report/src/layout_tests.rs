@@ -23,8 +23,8 @@ fn samples() -> Vec<(&'static str, Results)> {
         match i % 7 {
             0 => times.iter_mut().for_each(|process| process.epochs_s.fill(f64::NAN)),
             1 => times.clear(),
-            2 => (cell.median_epoch_s, cell.mean_epoch_s, cell.median_ci95_s) = (Some(f64::NAN), None, None),
-            3 => cell.median_ci95_s = Some([f64::NAN, f64::INFINITY]),
+            2 => (cell.warm_epoch_s, cell.mean_epoch_s, cell.warm_ci95_s) = (Some(f64::NAN), None, None),
+            3 => cell.warm_ci95_s = Some([f64::NAN, f64::INFINITY]),
             4 => (cell.peak_rss_bytes, cell.warm_up_s, cell.first_step_s) = (None, None, Some(f64::INFINITY)),
             5 => times.iter_mut().for_each(|process| process.epochs_s.fill(0.0)),
             _ => cell.mean_epoch_s = Some(0.0),
@@ -35,8 +35,8 @@ fn samples() -> Vec<(&'static str, Results)> {
     for (i, cell) in extreme.cells.iter_mut().enumerate() {
         let at = |shift: usize| extremes[(i + shift) % extremes.len()];
         let positive = [1e308, 5e-324, 1e-12, 1.0, 1e17];
-        cell.median_epoch_s = Some(positive[i % positive.len()]);
-        (cell.mean_epoch_s, cell.median_ci95_s) = (Some(at(0)), Some([at(1), at(2)]));
+        cell.warm_epoch_s = Some(positive[i % positive.len()]);
+        (cell.mean_epoch_s, cell.warm_ci95_s) = (Some(at(0)), Some([at(1), at(2)]));
         (cell.warm_up_s, cell.first_step_s, cell.cpu_utilization) = (Some(at(3)), Some(at(4)), Some(at(5)));
         cell.peak_rss_bytes = Some(if i % 2 == 0 { u64::MAX } else { 0 });
         for process in &mut cell.processes {
@@ -60,6 +60,15 @@ fn samples() -> Vec<(&'static str, Results)> {
         ("equal times", {
             let contenders = (0..8).map(|i| Contender { name: format!("same-{i}"), ..fused() }).collect();
             Sample { contenders, ..Sample::typical() }.results()
+        }),
+        ("version 1", {
+            let mut results = Sample::version_1();
+            crate::figures::fill(&mut results);
+            results
+        }),
+        ("one program under several names", {
+            let same = vec![("jax:jit+vmap", "jax:reweight"), ("naive", "a-name-of-another-strategy:with-a-variant")];
+            Sample { same, ..Sample::typical() }.results()
         }),
         ("odd figures", odd),
         ("extreme figures", extreme),
@@ -124,7 +133,7 @@ fn every_axis_says_its_unit_and_every_log_axis_that_it_is_one() {
             "utilization" => "100%: all are busy",
             "timeline" => "share of the process's time",
             "epochs" => "time of an epoch, log scale",
-            "ratio" => "log scale",
+            "ratio" | "noise" => "log scale",
             "roofline" => "share of the machine's peak",
             _ => "seconds per epoch, log scale",
         };

@@ -1,15 +1,17 @@
 //! `index.html`: every plot and table on one page that needs no other file.
 
-use dpsgd_protocol::results::{DataKind, Results};
+use dpsgd_protocol::results::{DataKind, Environment, Results, RunConfig};
 
 use crate::claims::{Claim, claims};
+use crate::fastest;
 use crate::render::escape;
-use crate::table::{Sheet, sheets};
+use crate::summary;
+use crate::table::{self, Grid, Sheet, sheets};
 use crate::units;
 use crate::view::{self, View};
 
 const STYLE: &str = "\
-body { font: 15px/1.5 system-ui, 'DejaVu Sans', Verdana, sans-serif; color: #1f2328; background: #fff; max-width: 960px;
+body { font: 15px/1.5 system-ui, 'DejaVu Sans', Verdana, sans-serif; color: #1f2328; background: #fff; max-width: 1080px;
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 3rem; border-bottom: 1px solid #e3e6ea; }
 h3 { font-size: 1rem; margin: 2rem 0 .5rem; }
@@ -18,6 +20,7 @@ figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; border: 1px so
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e6ea; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.summary th, .summary td { text-align: left; white-space: normal; } .remark { font-size: 13px; color: #5b636e; }
 .claims th, .claims td { text-align: left; white-space: normal; vertical-align: top; }
 dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1rem; } dt { color: #5b636e; } dd { margin: 0; }
 .notes { font-size: 13px; padding-left: 1.2rem; } .absent td { color: #9a3412; } nav a { margin-right: 1rem; }
@@ -34,12 +37,21 @@ pub fn page(results: &Results, figures: &[(String, Vec<String>)]) -> String {
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n\
          </head>\n<body>\n<h1>Differentially private SGD, measured</h1>\n"
     );
-    html.push_str(&facts(results));
+    html.push_str(&format!(
+        "<p class=\"remark\">{}, {}</p>\n",
+        escape(&view::device(results)),
+        escape(&format!("{date}, dpsgd-bench {}", environment.version))
+    ));
+    let summary = summary::summary(results);
+    if !summary.rows.is_empty() {
+        html.push_str(&grid(&summary, 0).replace("<table>", "<table class=\"summary\">"));
+        html.push_str(&format!("<p class=\"remark\">{}</p>\n", escape(summary::LEGEND)));
+    }
     html.push_str("<nav>");
     for (i, (workload, _)) in figures.iter().enumerate() {
         html.push_str(&format!("<a href=\"#workload-{i}\">{}</a>", escape(workload)));
     }
-    html.push_str("<a href=\"#claims\">claims</a></nav>\n");
+    html.push_str("<a href=\"#claims\">claims</a><a href=\"#run\">machine and settings</a></nav>\n");
     for (i, (workload, svgs)) in figures.iter().enumerate() {
         let view = View::new(results, workload);
         let tag = if view.synthetic() { " <span class=\"tag\">synthetic data</span>" } else { "" };
@@ -52,16 +64,23 @@ pub fn page(results: &Results, figures: &[(String, Vec<String>)]) -> String {
             html.push_str(&format!("<figure>\n{svg}</figure>\n"));
         }
         sheets.iter().for_each(|sheet| html.push_str(&table(sheet)));
+        if !sheets.is_empty() {
+            html.push_str(&format!("<p class=\"remark\">{}</p>\n", escape(table::WARM)));
+        }
     }
     html.push_str(&claims_table(results));
+    html.push_str("<h2 id=\"run\">Machine and settings</h2>\n");
+    html.push_str(&facts(results));
     html.push_str("</body>\n</html>\n");
     html
 }
 
 /// The talk's claims and what this run says of them.
 fn claims_table(results: &Results) -> String {
-    let mut html = String::from(
-        "<h2 id=\"claims\">The claims of the 2020 talk, in this run</h2>\n<table class=\"claims\">\n<thead><tr>\
+    let mut html = String::from("<h2 id=\"claims\">The claims of the 2020 talk, in this run</h2>\n");
+    html.push_str(&format!("<p class=\"remark\">{}.</p>\n", escape(fastest::HOW)));
+    html.push_str(
+        "<table class=\"claims\">\n<thead><tr>\
          <th scope=\"col\">claim</th><th scope=\"col\">found</th><th scope=\"col\">verdict</th></tr></thead>\n<tbody>\n",
     );
     for Claim { claim, found, verdict } in claims(results) {
@@ -70,6 +89,27 @@ fn claims_table(results: &Results) -> String {
     }
     html.push_str("</tbody>\n</table>\n");
     html
+}
+
+/// What sets the processors' clocks, where the system says so.
+fn clocks(environment: &Environment) -> String {
+    let governor = environment.governor.iter().map(|governor| format!("governor {governor}"));
+    let turbo = environment.turbo.iter().map(|turbo| format!("turbo {}", if *turbo { "on" } else { "off" }));
+    governor.chain(turbo).collect::<Vec<_>>().join(", ")
+}
+
+/// Processes and epochs of each row.
+fn asked_for(config: &RunConfig) -> String {
+    let (processes, epochs) = (config.processes, config.epochs);
+    if config.cold_processes == 0 {
+        return format!("processes per row: {processes}, of {epochs} epochs");
+    }
+    let cold = config.cold_processes;
+    let least = units::plain(config.seconds);
+    format!(
+        "processes per row: {processes} side by side with the others, of {epochs} epochs and {least} s warm or more; \
+         {cold} alone, of {epochs} epochs"
+    )
 }
 
 /// Machine, software and settings of the run.
@@ -100,6 +140,16 @@ fn facts(results: &Results) -> String {
             "processor",
             format!("{}, {}, {memory}", environment.cpu, plural(environment.cpus, "processor", "processors")),
         ),
+        ("processor ids", environment.cpu_ids.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+        ("clocks", clocks(environment)),
+        (
+            "processor quota",
+            environment.cpu_quota.map(|quota| format!("{} processors", units::plain(quota))).unwrap_or_default(),
+        ),
+        (
+            "variables passed",
+            environment.variables.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", "),
+        ),
         ("instruction sets", environment.cpu_features.join(", ")),
         ("GPU", environment.gpus.join(", ")),
         ("GPU driver", environment.gpu_driver.clone().unwrap_or_default()),
@@ -113,16 +163,7 @@ fn facts(results: &Results) -> String {
         ),
         ("peak", peak.unwrap_or_default()),
         ("device", format!("{}, {} per contender", config.device, plural(config.threads, "thread", "threads"))),
-        (
-            "asked for",
-            format!(
-                "{} of {}, {} schedule, seed {}",
-                plural(config.processes, "process", "processes"),
-                plural(config.epochs, "epoch", "epochs"),
-                config.schedule,
-                config.seed
-            ),
-        ),
+        ("asked for", format!("{}, {} schedule, seed {}", asked_for(config), config.schedule, config.seed)),
         (
             "hyperparameters",
             format!(
@@ -142,16 +183,11 @@ fn facts(results: &Results) -> String {
 }
 
 fn table(sheet: &Sheet) -> String {
-    let mut html = format!("<h3>{}</h3>\n<div class=\"wide\">\n<table>\n<thead><tr>", escape(&sheet.facts.join(", ")));
-    sheet.header.iter().for_each(|head| html.push_str(&format!("<th scope=\"col\">{}</th>", escape(head))));
-    html.push_str("</tr></thead>\n<tbody>\n");
-    let timed = sheet.rows.len() - sheet.absent.len();
-    for (i, row) in sheet.rows.iter().enumerate() {
-        html.push_str(if i < timed { "<tr>" } else { "<tr class=\"absent\">" });
-        row.iter().for_each(|cell| html.push_str(&format!("<td>{}</td>", escape(cell))));
-        html.push_str("</tr>\n");
+    let mut html = format!("<h3>{}</h3>\n", escape(&sheet.facts.join(", ")));
+    if !sheet.noise.is_empty() {
+        html.push_str(&format!("<p class=\"remark\">{}</p>\n", escape(&sheet.noise)));
     }
-    html.push_str("</tbody>\n</table>\n</div>\n");
+    html.push_str(&grid(&sheet.warm, sheet.absent.len()));
     if !sheet.absent.is_empty() || !sheet.notes.is_empty() {
         html.push_str("<ul class=\"notes\">\n");
         for (contender, note) in sheet.absent.iter().chain(&sheet.notes) {
@@ -159,5 +195,23 @@ fn table(sheet: &Sheet) -> String {
         }
         html.push_str("</ul>\n");
     }
+    if !sheet.cold.rows.is_empty() {
+        html.push_str(&grid(&sheet.cold, 0));
+        html.push_str(&format!("<p class=\"remark\">{}</p>\n", escape(table::COLD)));
+    }
+    html
+}
+
+/// A table whose last `absent` rows have no time.
+fn grid(grid: &Grid, absent: usize) -> String {
+    let mut html = String::from("<div class=\"wide\">\n<table>\n<thead><tr>");
+    grid.header.iter().for_each(|head| html.push_str(&format!("<th scope=\"col\">{}</th>", escape(head))));
+    html.push_str("</tr></thead>\n<tbody>\n");
+    for (i, row) in grid.rows.iter().enumerate() {
+        html.push_str(if i + absent < grid.rows.len() { "<tr>" } else { "<tr class=\"absent\">" });
+        row.iter().for_each(|cell| html.push_str(&format!("<td>{}</td>", escape(cell))));
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</tbody>\n</table>\n</div>\n");
     html
 }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dpsgd_core::Mode;
-use dpsgd_protocol::results::{Cell, DataKind, Results, Status};
+use dpsgd_protocol::results::{Cell, DataKind, Results, Serves, Status};
+use dpsgd_stats::LEAST_FOR_INTERVAL;
 
+use crate::compared::Compared;
 use crate::palette::{Look, looks};
 use crate::units;
 
@@ -28,15 +30,29 @@ pub fn workloads(results: &Results) -> Vec<&str> {
     workloads
 }
 
-/// Whether a cell's times may be shown and compared.
+/// Whether a cell's times may be shown.
 pub fn counts(cell: &Cell) -> bool {
-    cell.status == Status::Ok && cell.median_epoch_s.is_some_and(|s| s.is_finite() && s > 0.0)
+    cell.status == Status::Ok && cell.warm_epoch_s.is_some_and(|s| s.is_finite() && s > 0.0)
 }
 
-/// The interval of a cell's median, if it says something: a single process has none.
+/// Whether a cell's times may be ranked and compared: not those of a contender that is measured a second time, to see what
+/// noise does.
+pub fn competes(cell: &Cell) -> bool {
+    counts(cell) && cell.control_of.is_none()
+}
+
+/// The interval of a cell's warm epoch; `None` with fewer than four processes.
 pub fn interval(cell: &Cell) -> Option<[f64; 2]> {
     let usable = |[low, high]: &[f64; 2]| low.is_finite() && high.is_finite() && low <= high;
-    cell.warm_ci95_s.filter(usable).filter(|_| cell.processes.len() > 1)
+    cell.warm_ci95_s.filter(usable)
+}
+
+/// The name of a row: its contender's, and those of the others that are the same program here: `jax:jit+vmap = reweight`,
+/// with the strategy said once.
+pub fn name(cell: &Cell) -> String {
+    let prefix = format!("{}:", cell.strategy);
+    let short = |name: &String| name.strip_prefix(&prefix).unwrap_or(name).to_string();
+    std::iter::once(cell.contender()).chain(cell.same_program.iter().map(short)).collect::<Vec<_>>().join(" = ")
 }
 
 /// The name of a status as people read it.
@@ -88,11 +104,20 @@ impl<'a> View<'a> {
         self.cells.iter().map(|cell| cell.batch_size).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Cells whose times count, fastest first.
+    /// Cells whose times count, fastest first; no controls.
     pub fn timed(&self, mode: Mode, batch_size: usize) -> Vec<&'a Cell> {
-        let mut cells: Vec<&Cell> = self.of(mode, batch_size).into_iter().filter(|cell| counts(cell)).collect();
-        cells.sort_by(|a, b| a.median_epoch_s.unwrap_or(0.0).total_cmp(&b.median_epoch_s.unwrap_or(0.0)));
+        let mut cells: Vec<&Cell> = self.of(mode, batch_size).into_iter().filter(|cell| competes(cell)).collect();
+        cells.sort_by(|a, b| a.warm_epoch_s.unwrap_or(0.0).total_cmp(&b.warm_epoch_s.unwrap_or(0.0)));
         cells
+    }
+
+    /// The contender that was measured twice, and how many times as long its second measurement took.
+    pub fn noise(&self, mode: Mode, batch_size: usize) -> Option<(&'a Cell, Compared)> {
+        let cells = self.of(mode, batch_size);
+        let control = cells.iter().find(|cell| cell.control_of.is_some() && counts(cell))?;
+        let original = control.control_of.as_deref()?;
+        let original = cells.iter().copied().find(|cell| competes(cell) && cell.is_of(original))?;
+        Some((original, Compared::new(control, original)?))
     }
 
     /// All cells of a mode and a batch size, in the order of the file.
@@ -105,8 +130,8 @@ impl<'a> View<'a> {
         let same = |cell: &&Cell| {
             cell.mode == Mode::NonPrivate
                 && cell.batch_size == private.batch_size
-                && cell.strategy == private.strategy
-                && cell.variant == private.variant
+                && cell.control_of.is_none()
+                && cell.is_of(&private.contender())
         };
         self.cells.iter().copied().find(same)
     }
@@ -141,7 +166,7 @@ impl<'a> View<'a> {
         };
         let mut lines: Vec<String> = groups.into_iter().map(line).collect();
         for contender in &self.results.config.contenders {
-            if !self.cells.iter().any(|cell| modes.contains(&cell.mode) && cell.contender() == *contender) {
+            if !self.cells.iter().any(|cell| modes.contains(&cell.mode) && cell.is_of(contender)) {
                 lines.push(format!("{contender}: not measured"));
             }
         }
@@ -160,24 +185,37 @@ impl<'a> View<'a> {
         }
     }
 
-    /// `5 processes × 20 epochs`, as measured, not as asked.
+    /// `5 processes × 20 epochs`, as measured, not as asked; `5 processes × 250 to 3,000 epochs, and 3 from the cold × 5
+    /// epochs` where some ran alone.
     pub fn replicates(&self) -> String {
-        let timed: Vec<&&Cell> = self.cells.iter().filter(|cell| counts(cell)).collect();
-        let processes = range(timed.iter().map(|cell| cell.processes.len()));
-        let epochs = range(timed.iter().flat_map(|cell| cell.processes.iter().map(|process| process.epochs_s.len())));
-        match (processes, epochs) {
-            (Some(processes), Some(epochs)) => format!(
-                "{processes} {} × {epochs} {}",
-                if processes == "1" { "process" } else { "processes" },
-                if epochs == "1" { "epoch" } else { "epochs" }
-            ),
-            _ => "no epochs".into(),
-        }
+        let timed: Vec<&Cell> = self.cells.iter().copied().filter(|cell| counts(cell)).collect();
+        let kinds = [("", false), (" from the cold", true)].map(|(kind, cold)| {
+            let of = move |cell: &'a Cell| cell.processes.iter().filter(move |p| (p.serves == Serves::Cold) == cold);
+            let processes = range(timed.iter().map(|cell| of(cell).count()))?;
+            let epochs = range(timed.iter().flat_map(|cell| of(cell).map(|process| process.epochs_s.len())))?;
+            let plural = |count: &str, one: &'static str, more: &'static str| if count == "1" { one } else { more };
+            let (many, word) = (plural(&processes, "process", "processes"), plural(&epochs, "epoch", "epochs"));
+            Some(format!("{processes} {many}{kind} × {epochs} {word}"))
+        });
+        let kinds: Vec<String> = kinds.into_iter().flatten().collect();
+        if kinds.is_empty() { "no epochs".into() } else { kinds.join(", ") }
     }
 
-    /// The fewest processes of any contender whose time counts.
-    pub fn fewest_processes(&self) -> Option<usize> {
-        self.cells.iter().filter(|cell| counts(cell)).map(|cell| cell.processes.len()).min()
+    /// What the intervals of warm epochs are, and which rows have none.
+    pub fn intervals(&self, mode: Mode) -> String {
+        let timed: Vec<&Cell> = self.batch_sizes().into_iter().flat_map(|size| self.timed(mode, size)).collect();
+        let with = timed.iter().filter(|cell| interval(cell).is_some()).count();
+        let mut text = match with {
+            0 => return format!("No intervals: fewer than {LEAST_FOR_INTERVAL} processes."),
+            _ => "Bands: 95% interval, Student's t on logarithms over processes".to_string(),
+        };
+        if timed.iter().any(|cell| cell.warm_ci95_pooled) {
+            text.push_str(", variances pooled over the rows of a strategy where a row has fewer than 10");
+        }
+        if with < timed.len() {
+            text.push_str(&format!("; none with fewer than {LEAST_FOR_INTERVAL}"));
+        }
+        text + "."
     }
 
     /// Processor, threads, device, software and date.
@@ -222,7 +260,7 @@ pub fn why(cell: &Cell) -> String {
 fn range(values: impl Iterator<Item = usize>) -> Option<String> {
     let values: BTreeSet<usize> = values.collect();
     match (values.first()?, values.last()?) {
-        (least, most) if least == most => Some(least.to_string()),
-        (least, most) => Some(format!("{least} to {most}")),
+        (least, most) if least == most => Some(units::count(*least)),
+        (least, most) => Some(format!("{} to {}", units::count(*least), units::count(*most))),
     }
 }

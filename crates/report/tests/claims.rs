@@ -64,8 +64,8 @@ fn faster_is_not_five_times_as_fast() {
 fn a_competitor_closer_than_opacus_refutes_that_opacus_is_the_closest() {
     let mut results = run(0.2, 1.0);
     for cell in results.cells.iter_mut().filter(|cell| cell.strategy == "tensorflow") {
-        cell.processes.iter_mut().for_each(|p| p.epochs_s.iter_mut().for_each(|s| *s = 0.9));
-        cell.median_epoch_s = Some(0.1);
+        cell.processes.iter_mut().for_each(|p| p.epochs_s.iter_mut().for_each(|s| *s = 0.5));
+        cell.warm_epoch_s = Some(0.1);
     }
     let claim = claim(&results, "1.");
     assert_eq!(claim.verdict, Verdict::DoesNotHold);
@@ -77,7 +77,7 @@ fn an_advantage_on_one_batch_size_only_does_not_hold() {
     let mut results = run(0.2, 1.0);
     for cell in results.cells.iter_mut().filter(|cell| cell.strategy == "jax" && cell.batch_size == 256) {
         cell.processes.iter_mut().for_each(|p| p.epochs_s.iter_mut().for_each(|s| *s *= 50.0));
-        cell.median_epoch_s = cell.median_epoch_s.map(|s| s * 50.0);
+        cell.warm_epoch_s = cell.warm_epoch_s.map(|s| s * 50.0);
     }
     assert_eq!(claim(&results, "2.").verdict, Verdict::DoesNotHold);
 }
@@ -112,15 +112,16 @@ fn memory_that_is_the_same_refutes_that_it_differs() {
 }
 
 #[test]
-fn gpu_efficiency_is_judged_only_where_a_gpu_was_used() {
+fn gpu_efficiency_of_one_process_each_is_shown_and_not_judged() {
     let mut results = run(0.2, 1.0);
     assert_eq!(claim(&results, "4b").verdict, Verdict::NotMeasured);
     for cell in &mut results.cells {
         cell.gpu_utilization = Some(if cell.strategy == "jax" { 0.9 } else { 0.3 });
     }
-    assert_eq!(claim(&results, "4b").verdict, Verdict::Holds);
-    results.cells.iter_mut().for_each(|cell| cell.gpu_utilization = Some(0.5));
-    assert_eq!(claim(&results, "4b").verdict, Verdict::DoesNotHold);
+    // One process each has been watched: a figure without an interval.
+    let found = claim(&results, "4b");
+    assert_eq!(found.verdict, Verdict::Inconclusive);
+    assert!(found.found.contains("3.00×") && found.found.contains("no interval"), "{found:?}");
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn privacy_is_slow_where_the_best_private_step_takes_three_times_as_long_as_the_
     let mut fast = run(0.2, 1.0);
     for cell in fast.cells.iter_mut().filter(|cell| cell.mode == Mode::NonPrivate) {
         cell.processes.iter_mut().for_each(|p| p.epochs_s.iter_mut().for_each(|s| *s *= 2.0));
-        cell.median_epoch_s = cell.median_epoch_s.map(|s| s * 2.0);
+        cell.warm_epoch_s = cell.warm_epoch_s.map(|s| s * 2.0);
     }
     assert_eq!(claim(&fast, "6.").verdict, Verdict::Holds);
 }
@@ -146,6 +147,59 @@ fn without_jax_its_claims_are_not_measured_whatever_the_others_did() {
         assert_eq!(claim.verdict, Verdict::NotMeasured);
         assert!(claim.found.starts_with("needs jax"), "{claim:?}");
     }
+}
+
+/// The same run with a number of processes.
+fn of_processes(results: &Results, processes: usize) -> Results {
+    let mut results = results.clone();
+    for cell in &mut results.cells {
+        cell.processes.retain(|process| process.round < processes);
+    }
+    results
+}
+
+#[test]
+fn three_processes_decide_nothing_and_four_do() {
+    let results = run(0.2, 1.0);
+    for number in ["1.", "2.", "3.", "5.", "6."] {
+        let three = claim(&of_processes(&results, 3), number);
+        assert_eq!(three.verdict, Verdict::Inconclusive, "{three:?}");
+        assert!(three.found.contains("(no interval: fewer than 4 processes)"), "{three:?}");
+        assert_ne!(claim(&of_processes(&results, 4), number).verdict, Verdict::Inconclusive, "{number}");
+    }
+}
+
+#[test]
+fn a_claim_whose_interval_has_its_threshold_is_inconclusive() {
+    let mut results = run(0.25, 1.0);
+    // About four times, give or take a third from round to round.
+    for process in results.cells.iter_mut().filter(|cell| cell.strategy == "jax").flat_map(|cell| &mut cell.processes) {
+        let factor = [0.75, 1.33, 1.0, 0.8, 1.25][process.round];
+        process.epochs_s.iter_mut().for_each(|s| *s *= factor);
+    }
+    let found = claim(&results, "1.");
+    assert_eq!(found.verdict, Verdict::Inconclusive, "{found:?}");
+    assert_eq!(claim(&results, "2.").verdict, Verdict::Holds);
+}
+
+#[test]
+fn a_second_measurement_is_no_contender() {
+    let mut results = run(0.2, 1.0);
+    for cell in results.cells.iter_mut().filter(|cell| cell.contender() == "opacus:ghost") {
+        cell.control_of = Some("opacus:hooks".into());
+        cell.processes.iter_mut().for_each(|p| p.epochs_s.iter_mut().for_each(|s| *s = 1e-6));
+        cell.warm_epoch_s = Some(1e-6);
+    }
+    assert_eq!(claim(&results, "2.").verdict, Verdict::Holds);
+    assert!(claim(&results, "2.").found.contains("as opacus:hooks"), "{:?}", claim(&results, "2."));
+}
+
+#[test]
+fn a_run_of_version_1_has_figures_and_no_verdict() {
+    let results = Sample::version_1();
+    let verdicts: Vec<Verdict> = claims(&results).iter().map(|claim| claim.verdict).collect();
+    assert!(verdicts.contains(&Verdict::Inconclusive), "{verdicts:?}");
+    assert!(claims(&results)[0].found.contains("as fast (no interval"), "{:?}", claims(&results)[0]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub const EXIT_DIFFERS: u8 = 1;
 pub const EXIT_MISSED: u8 = 1;
 /// Exit status: wrong usage, wrong input, or the harness itself failed.
 pub const EXIT_ERROR: u8 = 2;
-/// Exit status of `targets`: none is missed, but a row that one needs is not there.
+/// Exit status of `targets`: none is missed, but a row that one needs is not there, or its interval leaves it open.
 pub const EXIT_ABSENT: u8 = 3;
 /// Exit status: a contender's step is not the right step.
 pub const EXIT_DISQUALIFIED: u8 = 4;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use dpsgd_core::Kernels;
-use dpsgd_protocol::results::{Cell, Results, Status};
+use dpsgd_protocol::results::{Cell, Results, Serves, Status};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runner::worker::is_alive;
@@ -188,6 +188,73 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
     assert!(said.contains("  good: kernels compiled in 2.50 s; from the cache in 250 ms"), "{said}");
     // 4: a contender was disqualified.
     assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_worker_that_is_right_in_the_gate_and_wrong_as_it_is_timed_fails_with_what_gave_it_away() {
+    let another_epoch = "an epoch without noise is not its 4 steps";
+    let contenders = [
+        ("skipper", "skips-a-step-of-an-epoch", another_epoch),
+        ("repeater", "repeats-a-step-of-an-epoch", another_epoch),
+        ("loser", "loses-the-last-step", another_epoch),
+        ("broken", "nan-in-an-epoch", "1 of 105 parameters are not finite"),
+        ("hasty", "clock-5-percent-fast", "its clock is off by 5"),
+        ("other", "describes-itself-differently-when-timed", "describes itself as"),
+    ];
+    let faults = contenders.map(|(name, fault, _)| (name, fault, "start"));
+    let all: Vec<(&str, &str, &str)> = [("good", "none", "start")].into_iter().chain(faults).collect();
+    let run = Run::new(60, &all);
+    run.carry_out(&["--processes", "1"]);
+    let rows = run.rows();
+    for (name, _, reason) in contenders {
+        let row = row(&rows, name);
+        assert!(row.verification.as_ref().is_none_or(|verification| verification.passed), "{name} passes the gate");
+        let given = row.reason.as_deref().unwrap_or_default();
+        assert!(row.status == Status::Failed && given.contains(reason), "{name}: {:?}: {given}", row.status);
+    }
+    let good = row(&rows, "good");
+    assert_eq!(good.status, Status::Ok, "{:?}", good.reason);
+    for process in &good.processes {
+        let checked = process.checked.as_ref().unwrap();
+        let [least, most] = checked.moved_bounds.unwrap();
+        assert!((least..=most).contains(&checked.moved) && checked.epoch_error.is_some_and(|error| error < 1e-3));
+        let alone = process.serves == Serves::Cold;
+        assert_eq!(checked.clock_error.is_some_and(|error| error < 0.02), alone);
+        assert_eq!((process.idle_cpu.is_none(), process.turns.is_none()), (alone, alone));
+    }
+}
+
+#[test]
+fn the_reference_contender_runs_twice_beside_the_others_and_its_second_row_is_no_contender() {
+    let run = Run::new(60, &[("good", "none", "start"), ("other", "none", "start")]);
+    run.carry_out(&["--processes", "4", "--seconds", "0.05"]);
+    let results = run.results();
+    assert_eq!(results.config.reference.as_deref(), Some("good"));
+    let names: Vec<(String, Option<&str>)> =
+        results.cells.iter().map(|cell| (cell.contender(), cell.control_of.as_deref())).collect();
+    assert_eq!(names, [("good".into(), None), ("good:(again)".into(), Some("good")), ("other".into(), None)]);
+    for cell in &results.cells {
+        let warm: Vec<_> = cell.processes.iter().filter(|process| process.serves == Serves::Warm).collect();
+        assert_eq!(warm.len(), 4, "{}", cell.contender());
+        assert!(cell.warm_epoch_s.is_some() && cell.warm_ci95_s.is_some(), "{}", cell.contender());
+        for process in warm {
+            let turns = process.turns.as_ref().unwrap();
+            assert_eq!(turns.epochs.iter().sum::<usize>() + 1, process.epochs_s.len());
+            assert!(process.epochs_s[1..].iter().sum::<f64>() >= 0.05);
+        }
+    }
+    // While one is timed no other is.
+    let mut turns: Vec<(f64, f64)> = Vec::new();
+    for process in results.cells.iter().flat_map(|cell| &cell.processes) {
+        let Some(of_process) = &process.turns else { continue };
+        let mut epochs = process.epochs_s[1..].iter();
+        for (at_s, count) in of_process.at_s.iter().zip(&of_process.epochs) {
+            turns.push((*at_s, epochs.by_ref().take(*count).sum()));
+        }
+    }
+    turns.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Begins are to a tenth of a millisecond.
+    assert!(turns.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0 + 2e-4));
 }
 
 #[test]

@@ -38,6 +38,18 @@ fn folder() -> tempfile::TempDir {
 /// Writes the results of a made-up run: of `fused`, whose epochs take about a second, and a private one so many times
 /// as long, and of JAX, whose private epochs take so many seconds, or which is unavailable.
 fn write(file: &Path, workload: &'static str, batch_size: usize, private: f64, jax: Option<f64>, gpu: bool) {
+    write_processes(file, workload, batch_size, (private, jax), gpu, Sample::typical().processes);
+}
+
+/// The same, of so many processes.
+fn write_processes(
+    file: &Path,
+    workload: &'static str,
+    batch_size: usize,
+    (private, jax): (f64, Option<f64>),
+    gpu: bool,
+    processes: usize,
+) {
     let jax = match jax {
         Some(seconds) => Contender::new("jax:jit+vmap", seconds, 1.0, 0.0, 100.0),
         None => Contender::failing("jax:jit+vmap", Status::Unavailable, "no CUDA device"),
@@ -46,6 +58,7 @@ fn write(file: &Path, workload: &'static str, batch_size: usize, private: f64, j
         workloads: vec![(workload, DataKind::Real, 1.0)],
         contenders: vec![Contender::new("fused:best", 1.0, private, 0.0, 100.0), jax],
         batch_sizes: vec![batch_size],
+        processes,
         gpu,
         ..Sample::typical()
     };
@@ -88,12 +101,12 @@ fn runs_that_meet_every_target_end_with_0_and_say_what_they_ran_on() {
     write(&folder.join("three.json"), "lstm", 64, 1.1, None, true);
     let lines = said(folder, &["one", "two.json", "three.json", "--targets", "mine.toml"], 0);
     assert_eq!(lines[0], "device: cuda:0 (Made-up GPU, driver 1.2.3)");
-    let starts = ["met     ffnn   64  fused:best private is ", "met     ffnn  256  fused:best private is "];
+    let starts = ["met           ffnn   64  fused:best private is ", "met           ffnn  256  fused:best private is "];
     for (line, start) in lines[1..].iter().zip(starts) {
         assert!(line.starts_with(start) && line.ends_with("as fast as jax:jit+vmap private (at least 10×)"), "{line}");
     }
     assert!(lines[3].contains("takes ") && lines[3].ends_with("fused:best non_private (at most 1.2×)"), "{}", lines[3]);
-    assert_eq!((lines.len(), lines[5].as_str()), (6, "4 met, 0 missed, 0 failed, 0 absent"));
+    assert_eq!((lines.len(), lines[5].as_str()), (6, "4 met, 0 missed, 0 inconclusive, 0 failed, 0 absent"));
 }
 
 #[test]
@@ -103,17 +116,29 @@ fn one_missed_or_failed_ends_with_1_and_one_absent_with_3() {
     let (file, args) = (folder.join("results.json"), [".", "--targets", "mine.toml"]);
     write(&file, "ffnn", 256, 2.0, Some(40.0), true);
     let lines = said(folder, &args, 1);
-    assert!(lines[2].starts_with("MISSED  ffnn  256  fused:best private takes "), "{}", lines[2]);
-    assert_eq!(lines[3], "1 met, 1 missed, 0 failed, 0 absent");
+    assert!(lines[2].starts_with("MISSED        ffnn  256  fused:best private takes "), "{}", lines[2]);
+    assert_eq!(lines[3], "1 met, 1 missed, 0 inconclusive, 0 failed, 0 absent");
     write(&file, "ffnn", 256, 1.1, None, true);
     let lines = said(folder, &args, 1);
-    assert_eq!(lines[1], "failed  ffnn  256  jax:jit+vmap private is unavailable: no CUDA device");
-    assert_eq!(lines[3], "1 met, 0 missed, 1 failed, 0 absent");
+    assert_eq!(lines[1], "failed        ffnn  256  jax:jit+vmap private is unavailable: no CUDA device");
+    assert_eq!(lines[3], "1 met, 0 missed, 0 inconclusive, 1 failed, 0 absent");
     write(&file, "logreg", 256, 1.1, Some(20.0), true);
     let lines = said(folder, &args, 3);
-    let expected = "absent  ffnn  –  not measured: fused:best private against jax:jit+vmap private (at least 10×)";
+    let expected =
+        "absent        ffnn  –  not measured: fused:best private against jax:jit+vmap private (at least 10×)";
     assert_eq!(lines[1], expected);
-    assert_eq!(lines[3], "0 met, 0 missed, 0 failed, 2 absent");
+    assert_eq!(lines[3], "0 met, 0 missed, 0 inconclusive, 0 failed, 2 absent");
+}
+
+#[test]
+fn targets_without_an_interval_are_inconclusive_and_end_with_3() {
+    let folder = folder();
+    let folder = folder.path();
+    write_processes(&folder.join("results.json"), "ffnn", 256, (1.1, Some(20.0)), true, 3);
+    let lines = said(folder, &[".", "--targets", "mine.toml"], 3);
+    assert!(lines[1].starts_with("inconclusive  ffnn  256  fused:best private is "), "{}", lines[1]);
+    assert!(lines[1].ends_with("(at least 10×; no interval: fewer than 4 processes)"), "{}", lines[1]);
+    assert_eq!(lines[3], "0 met, 0 missed, 2 inconclusive, 0 failed, 0 absent");
 }
 
 #[test]
@@ -154,5 +179,5 @@ fn the_targets_of_the_checkout_are_taken_unless_others_are_named() {
     let of = |name: &str| lines.iter().filter(|line| line.split_whitespace().nth(1) == Some(name)).count();
     // Against JAX and for privacy, in batches of 64 and of 256.
     assert!(dpsgd_core::ModelSpec::built_in_names().all(|name| of(name) == 4), "{lines:#?}");
-    assert_eq!(lines.last().unwrap(), "2 met, 0 missed, 0 failed, 26 absent");
+    assert_eq!(lines.last().unwrap(), "2 met, 0 missed, 0 inconclusive, 0 failed, 26 absent");
 }

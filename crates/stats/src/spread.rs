@@ -1,5 +1,6 @@
 //! The facts behind a warning: values far from the rest, and values that move with time.
 
+use crate::steady::pieces;
 use crate::summary::{MAD_TO_SIGMA, mad, median};
 
 /// Values far from the rest of their sample.
@@ -43,30 +44,34 @@ pub struct Drift {
     pub p_value: f64,
 }
 
+/// Values beyond which a series is cut into so many pieces, as the number of pairs grows with the square.
+const MOST_VALUES: usize = 256;
+
 /// The trend of `values` in the order measured, by methods that a few outliers do not move. Give it the epochs in
-/// steady state, or one figure per round. `None` with fewer than four values, a NaN, or a median that is not positive.
+/// steady state, or one figure per round. Of a series longer than 256 it is that of the medians of 256 equal pieces.
+/// `None` with fewer than four values, a NaN, or a median that is not positive.
 pub fn drift(values: &[f64]) -> Option<Drift> {
-    let n = values.len();
     let centre = median(values)?;
-    if n < 4 || centre <= 0.0 || values.iter().any(|v| !v.is_finite()) {
+    if values.len() < 4 || centre <= 0.0 || values.iter().any(|v| !v.is_finite()) {
         return None;
     }
+    let pieces = pieces(values, MOST_VALUES);
+    let n = pieces.len();
     let mut slopes = Vec::with_capacity(n * (n - 1) / 2);
-    let mut concordance = 0.0;
     for i in 0..n {
-        for j in i + 1..n {
-            let rise = values[j] - values[i];
-            slopes.push(rise / (j - i) as f64);
-            concordance += if rise == 0.0 { 0.0 } else { rise.signum() };
-        }
+        slopes.extend((i + 1..n).map(|j| (pieces[j] - pieces[i]) / (j - i) as f64));
     }
     let slope = median(&slopes)?;
-    let p_value = kendall_p(values, concordance);
-    Some(Drift { slope, relative_change: slope * (n - 1) as f64 / centre, p_value })
+    let relative_change = slope * (n - 1) as f64 / centre;
+    Some(Drift { slope: slope * n as f64 / values.len() as f64, relative_change, p_value: kendall(&pieces) })
 }
 
-/// Two-sided normal approximation of Kendall's S with ties and the continuity correction.
-fn kendall_p(values: &[f64], s: f64) -> f64 {
+/// Two-sided p-value of Kendall's S: the number of pairs that rise less that of those that fall, by its normal
+/// approximation with ties and the continuity correction. It compares all pairs.
+pub(crate) fn kendall(values: &[f64]) -> f64 {
+    let sign = |rise: f64| if rise == 0.0 { 0.0 } else { rise.signum() };
+    let of_first = |i: usize| values[i + 1..].iter().map(|later| sign(later - values[i])).sum::<f64>();
+    let s: f64 = (0..values.len()).map(of_first).sum();
     let weight = |m: f64| m * (m - 1.0) * (2.0 * m + 5.0);
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);

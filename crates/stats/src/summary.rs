@@ -25,8 +25,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
 /// Quantile `q` in 0..=1 with linear interpolation between order statistics (Hyndman and Fan's type 7, the default of
 /// numpy and R); `None` if there are no values, one is NaN, or `q` is out of range.
 pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    quantile_in_place(&mut sorted, q)
+    quantile_in_place(&mut values.to_vec(), q)
 }
 
 /// Median absolute deviation from the median, in the unit of the values and not scaled: times 1.4826 it estimates the
@@ -37,9 +36,8 @@ pub fn mad(values: &[f64]) -> Option<f64> {
     median(&deviations)
 }
 
-/// [`quantile`] that may reorder its input; selection, not a full sort, because the bootstrap calls it thousands of
-/// times.
-pub(crate) fn quantile_in_place(values: &mut [f64], q: f64) -> Option<f64> {
+/// [`quantile`] that reorders its input; by selection, not a full sort, because there may be millions of epochs.
+fn quantile_in_place(values: &mut [f64], q: f64) -> Option<f64> {
     if values.is_empty() || values.iter().any(|v| v.is_nan()) || !(0.0..=1.0).contains(&q) {
         return None;
     }

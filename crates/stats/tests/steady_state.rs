@@ -1,9 +1,14 @@
 //! Series whose settling is known because they were made that way.
 
-use dpsgd_stats::{break_even, steady_state, warm_up};
+use dpsgd_stats::{break_even, process_figure, steady_state, warm_epochs};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+
+/// The warm-up of a series from where it settles.
+fn warm_up(epochs: &[f64]) -> Option<f64> {
+    dpsgd_stats::warm_up(epochs, steady_state(epochs)?)
+}
 
 /// `series` with noise of a share of each value.
 fn noisy(series: &[f64], share: f64, seed: u64) -> Vec<f64> {
@@ -69,7 +74,7 @@ fn noise_alone_is_steady_from_the_start() {
     let misjudged = |share: f64, n: usize| {
         (0..200).filter(|seed| steady_state(&noisy(&vec![1.0; n], share, *seed)).is_none_or(|start| start > 1)).count()
     };
-    for (share, n) in [(0.01, 5), (0.02, 10), (0.05, 20), (0.2, 40)] {
+    for (share, n) in [(0.01, 5), (0.02, 10), (0.05, 20), (0.2, 40), (0.1, 1000)] {
         let wrong = misjudged(share, n);
         assert!(wrong <= 10, "{wrong} of 200 series of {n} epochs with noise of {share} are misjudged");
     }
@@ -124,4 +129,92 @@ fn one_that_is_slower_in_the_long_run_never_makes_up_for_its_warm_up() {
     assert_eq!(break_even(f64::NAN, 1.0, 0.0, 2.0), None);
     assert_eq!(break_even(0.0, 1.0, 0.0, 2.0), Some(0.0));
     assert_eq!(break_even(0.0, 1.0, 0.0, 1.0), Some(0.0));
+}
+
+/// How many of 200 series fail: each of `n` epochs of so much noise about `series`, settled where `right` says.
+fn wrong(series: &[f64], share: f64, right: impl Fn(Option<usize>) -> bool) -> usize {
+    (0..200).filter(|seed| !right(steady_state(&noisy(series, share, *seed)))).count()
+}
+
+#[test]
+fn five_noisy_epochs_after_a_compiled_first_one_settle_nine_times_of_ten() {
+    let settles = |start: Option<usize>| start.is_some_and(|start| start <= 2);
+    for share in [0.03, 0.06, 0.1] {
+        let missed = wrong(&[9.0, 1.0, 1.0, 1.0, 1.0], share, settles);
+        assert!(missed <= 20, "{missed} of 200 with noise of {share}");
+    }
+}
+
+#[test]
+fn five_epochs_that_still_ease_never_settle() {
+    let missed = wrong(&[8.0, 5.0, 3.0, 1.5, 1.0], 0.03, |start| start.is_none());
+    assert!(missed <= 10, "{missed} of 200");
+}
+
+/// Thousands of short epochs in turns of thirty, as a warm process has them: each turn begins with an epoch half as long
+/// again, one in a hundred is hit by something else, and the first three hundred are before the last compilation.
+fn in_turns(n: usize) -> Vec<f64> {
+    let epoch = |i: usize| {
+        let compiled = match i {
+            0 => 2000.0,
+            1..300 => 1.6,
+            _ => 1.0,
+        };
+        let turn = if i.is_multiple_of(30) { 1.5 } else { 1.0 };
+        let hit = if i % 101 == 7 { 4.0 } else { 1.0 };
+        2e-4 * compiled * turn * hit
+    };
+    (0..n).map(epoch).collect()
+}
+
+#[test]
+fn thousands_of_short_epochs_in_turns_settle_where_the_last_compilation_ends() {
+    for share in [0.02, 0.1, 0.2] {
+        let missed = wrong(&in_turns(5000), share, |start| start.is_some_and(|start| (280..330).contains(&start)));
+        assert!(missed <= 4, "{missed} of 200 with noise of {share}");
+    }
+}
+
+#[test]
+fn a_busy_minute_of_the_machine_is_neither_a_warm_up_nor_a_drift() {
+    // Slower by 30% for a fifth of the time, early, in the middle or late.
+    for from in [1000, 1900, 2600] {
+        let mut series = vec![1.0; 4000];
+        series[0] = 50.0;
+        series[from..from + 800].fill(1.3);
+        let missed = wrong(&series, 0.05, |start| start == Some(1));
+        assert!(missed <= 10, "{missed} of 200 from {from}");
+    }
+    // It comes and goes.
+    let series: Vec<f64> = (0..4000).map(|i| 1.0 + 0.15 * (f64::from(i) / 300.0).sin()).collect();
+    assert_eq!(wrong(&series, 0.05, |start| start.is_some_and(|start| start < 100)), 0);
+}
+
+#[test]
+fn thousands_of_epochs_that_keep_easing_never_settle() {
+    let series: Vec<f64> = (0..4000).map(|i| 1.0 + 2.0 * (-f64::from(i) / 2500.0).exp()).collect();
+    assert_eq!(wrong(&series, 0.1, |start| start.is_none()), 0);
+}
+
+#[test]
+fn a_hundred_thousand_epochs_are_judged_in_no_time() {
+    let series = noisy(&in_turns(100_000), 0.1, 1);
+    let began = std::time::Instant::now();
+    assert!(steady_state(&series).is_some());
+    assert!(began.elapsed().as_secs_f64() < 2.0, "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_process_stands_by_the_median_of_its_warm_epochs() {
+    let epochs = [9.0, 5.0, 1.0, 3.0, 2.0];
+    assert_eq!(process_figure(&epochs, Some(2)), Some(2.0));
+    // All but the first where it never settled, or settled beyond what there is.
+    for warm_from in [None, Some(5), Some(17)] {
+        assert_eq!(warm_epochs(&epochs, warm_from), &epochs[1..]);
+    }
+    assert_eq!(process_figure(&epochs, None), Some(2.5));
+    assert_eq!(process_figure(&[9.0], None), Some(9.0));
+    assert_eq!(process_figure(&[9.0], Some(0)), Some(9.0));
+    assert_eq!(process_figure(&[], None), None);
+    assert_eq!(process_figure(&[1.0, f64::NAN], None), None);
 }

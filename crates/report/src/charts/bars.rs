@@ -5,7 +5,7 @@ use dpsgd_protocol::results::Cell;
 use crate::axis::Axis;
 use crate::charts::heading;
 use crate::figure::{Figure, Group, Row, Rows};
-use crate::view::View;
+use crate::view::{self, View};
 
 /// What the bars are of.
 pub struct Bars<'a> {
@@ -42,8 +42,8 @@ impl Bars<'_> {
                 timed.into_iter().filter_map(|cell| Some((finite(cell)?, cell))).collect();
             cells.sort_by(|(a, _), (b, _)| if self.ascending { a.total_cmp(b) } else { b.total_cmp(a) });
             let row = |(value, cell): (f64, &Cell)| {
-                let name = cell.contender();
-                (Row { look: view.look(&name), name, figure: (self.shown)(value) }, value)
+                let name = view::name(cell);
+                (Row { look: view.look(&cell.contender()), name, figure: (self.shown)(value) }, value)
             };
             Group { heading: heading(view, batch_size), rows: cells.into_iter().map(row).collect() }
         };

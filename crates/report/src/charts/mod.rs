@@ -5,6 +5,7 @@ mod epochs;
 mod mean;
 mod median;
 mod memory;
+mod noise;
 mod ratio;
 mod roofline;
 mod timeline;
@@ -25,7 +26,7 @@ pub struct Chart {
 }
 
 /// Every plot, in the order shown.
-pub const CHARTS: [Chart; 8] = [
+pub const CHARTS: [Chart; 9] = [
     Chart { name: "median", draw: median::draw },
     Chart { name: "median-vs-mean", draw: mean::draw },
     Chart { name: "epochs", draw: epochs::draw },
@@ -34,6 +35,7 @@ pub const CHARTS: [Chart; 8] = [
     Chart { name: "timeline", draw: timeline::draw },
     Chart { name: "private-ratio", draw: ratio::draw },
     Chart { name: "roofline", draw: roofline::draw },
+    Chart { name: "noise", draw: noise::draw },
 ];
 
 const NOTHING: &str = "No contender has a time that counts.";

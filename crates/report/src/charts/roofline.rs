@@ -35,8 +35,8 @@ pub fn draw(view: &View) -> Scene {
             Some(plain) => format!("{}, plain {}", units::percent(share), units::percent(plain)),
             None => units::percent(share),
         };
-        let name = cell.contender();
-        Some((Row { look: view.look(&name), name, figure: shown }, Shares { share, plain }))
+        let name = view::name(cell);
+        Some((Row { look: view.look(&cell.contender()), name, figure: shown }, Shares { share, plain }))
     });
     let shares = || groups.iter().flat_map(|group| &group.rows).map(|(_, shares)| shares);
     let values: Vec<f64> = shares().flat_map(|shares| [shares.share].into_iter().chain(shares.plain)).collect();
@@ -99,7 +99,7 @@ fn why_none(view: &View) -> &'static str {
 fn caption(environment: &Environment, with_plain: bool, replicates: &str) -> String {
     let marks = match with_plain {
         true => "Marks: private; bars: plain SGD by the same contender",
-        false => "Marks: share at the median epoch time",
+        false => "Marks: share at the warm epoch time",
     };
     let mut text = format!("{marks}; {replicates}.");
     let (Some(peak), [first, ..]) = (environment.peak_flops_per_s(), &environment.calibrations[..]) else {
@@ -135,7 +135,7 @@ mod tests {
         environment.calibrations.truncate(1);
         environment.calibrations[0].threads = 1;
         let text = caption(&environment, false, "3 processes × 5 epochs");
-        for part in ["share at the median", "150 GFLOP/s", "on one thread", "measured within the run"] {
+        for part in ["share at the warm", "150 GFLOP/s", "on one thread", "measured within the run"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         environment.calibrations.clear();

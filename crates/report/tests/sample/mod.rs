@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use dpsgd_core::{Description, Kernels, Mode};
 use dpsgd_protocol::results::{
     Calibration, Cell, DataKind, Environment, GpuUse, GpuWindow, ProcessRun, Results, RunConfig, SCHEMA_VERSION,
-    Status, Timeline, Verification,
+    Serves, Status, Timeline, Turns, Verification,
 };
-use dpsgd_stats as stats;
+use dpsgd_report::figures::fill;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -42,13 +42,20 @@ pub struct Sample {
     pub contenders: Vec<Contender>,
     pub batch_sizes: Vec<usize>,
     pub modes: Vec<Mode>,
+    /// Warm processes of a row, or those that are both.
     pub processes: usize,
+    /// Cold ones; with none, processes serve both ends, as in files of version 1.
+    pub cold_processes: usize,
     pub epochs: usize,
     pub gpu: bool,
+    /// The contender that is measured twice.
+    pub reference: Option<&'static str>,
+    /// Contenders, and others that are the same program: each in the other's row.
+    pub same: Vec<(&'static str, &'static str)>,
 }
 
 impl Sample {
-    /// The default run: eight contenders of which two fail, two batch sizes, both modes.
+    /// The default run: eleven contenders of which two fail, two batch sizes, both modes, one contender twice.
     pub fn typical() -> Self {
         Self {
             workloads: vec![("mnist-cnn", DataKind::Real, 1.0), ("ffnn-regression", DataKind::Synthetic, 0.06)],
@@ -56,8 +63,11 @@ impl Sample {
             batch_sizes: vec![64, 256],
             modes: vec![Mode::Private, Mode::NonPrivate],
             processes: 5,
+            cold_processes: 4,
             epochs: 10,
             gpu: false,
+            reference: Some("fused"),
+            same: Vec::new(),
         }
     }
 
@@ -77,6 +87,18 @@ impl Sample {
         Self { contenders: contenders.collect(), batch_sizes: vec![16, 32, 64, 128, 256], ..Self::typical() }
     }
 
+    /// A run as of version 1: every process is cold and warm, none is measured twice, and no warm figure is there.
+    #[allow(dead_code, reason = "not every test reads it")]
+    pub fn version_1() -> Results {
+        let mut results = Self { cold_processes: 0, processes: 3, reference: None, ..Self::typical() }.results();
+        results.schema_version = 1;
+        for cell in &mut results.cells {
+            (cell.warm_epoch_s, cell.warm_ci95_s, cell.settled) = (None, None, None);
+            cell.processes.iter_mut().for_each(|process| process.warm_from = None);
+        }
+        results
+    }
+
     pub fn results(&self) -> Results {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let mut cells = Vec::new();
@@ -84,12 +106,16 @@ impl Sample {
             for &batch_size in &self.batch_sizes {
                 for &mode in &self.modes {
                     for contender in &self.contenders {
-                        cells.push(self.cell(contender, (workload, *data, *scale), batch_size, mode, &mut rng));
+                        let of = (*workload, *data, *scale);
+                        let cell = self.cell(contender, of, batch_size, mode, &mut rng);
+                        let again = self.reference.is_some_and(|reference| reference == contender.name);
+                        let control = again.then(|| self.control(contender, of, batch_size, mode, &mut rng));
+                        cells.extend([cell].into_iter().chain(control));
                     }
                 }
             }
         }
-        Results {
+        let mut results = Results {
             schema_version: SCHEMA_VERSION,
             environment: self.environment(),
             config: RunConfig {
@@ -97,13 +123,16 @@ impl Sample {
                 models: Vec::new(),
                 datasets: Vec::new(),
                 data: None,
-                contenders: self.contenders.iter().map(|c| c.name.clone()).collect(),
+                contenders: self.contenders.iter().map(|c| c.name.clone()).chain(same_names(self)).collect(),
                 batch_sizes: self.batch_sizes.clone(),
                 modes: self.modes.clone(),
                 device: if self.gpu { "cuda:0".into() } else { "cpu".into() },
                 threads: 2,
                 processes: self.processes,
+                cold_processes: self.cold_processes,
                 epochs: self.epochs,
+                seconds: 1.0,
+                reference: self.reference.map(str::to_string),
                 examples: Some(4096),
                 schedule: "shuffle".into(),
                 seed: 1,
@@ -114,7 +143,18 @@ impl Sample {
                 row_limit_s: None,
             },
             cells,
+        };
+        fill(&mut results);
+        for cell in &mut results.cells {
+            // Of a made-up workload of 1.5 MFLOP for each example, on the second of the calibrations.
+            let scale = self.workloads.iter().find(|w| w.0 == cell.workload).map_or(1.0, |w| w.2);
+            let share = |s: f64| (4096.0 * 1.5e6 * scale / s / 1.64e11).min(0.97);
+            cell.roofline_fraction = cell.warm_epoch_s.filter(|_| !self.gpu).map(share);
+            if cell.warm_up_s.is_some_and(|s| s > 5.0) {
+                cell.warnings.push("spread of 31%: use more --processes".into());
+            }
         }
+        results
     }
 
     fn environment(&self) -> Environment {
@@ -126,6 +166,11 @@ impl Sample {
             cpu: "Made-up Processor 9000 @ 2.70GHz".into(),
             cpus: 2,
             cpu_features: vec!["avx2".into(), "fma".into()],
+            cpu_ids: vec![2, 3],
+            governor: Some("performance".into()),
+            turbo: Some(false),
+            cpu_quota: Some(2.0),
+            variables: BTreeMap::from([("LANG".to_string(), "C.UTF-8".to_string())]),
             memory_bytes: 24 << 30,
             gpus: if self.gpu { vec!["Made-up GPU".into()] } else { Vec::new() },
             gpu_driver: self.gpu.then(|| "1.2.3".into()),
@@ -159,18 +204,16 @@ impl Sample {
         let private = if mode == Mode::Private { contender.private } else { 1.0 };
         let time = contender.plain_s * scale * private * (64.0 / batch_size as f64).powf(0.35);
         let ok = contender.status == Status::Ok;
+        let (alone, together) =
+            if self.cold_processes > 0 { (Serves::Cold, Serves::Warm) } else { (Serves::Both, Serves::Both) };
+        let kinds = (0..self.cold_processes).map(|round| (round, alone));
+        let kinds = kinds.chain((0..self.processes).map(|round| (round, together)));
         let processes: Vec<ProcessRun> = if ok {
-            (0..self.processes).map(|round| self.process(contender, round, time, rng)).collect()
+            kinds.map(|(round, serves)| self.process(contender, (round, serves), time, rng)).collect()
         } else {
             Vec::new()
         };
-        let per_process: Vec<Vec<f64>> = processes.iter().map(|p| p.epochs_s.clone()).collect();
-        let epochs = per_process.concat();
-        let median_epoch_s = stats::median(&epochs);
-        let of = |figure: &dyn Fn(&ProcessRun) -> Option<f64>| {
-            stats::median(&processes.iter().filter_map(figure).collect::<Vec<_>>())
-        };
-        let kernels = Kernels { compile_s: of(&|p| p.kernels?.compile_s), cached_s: of(&|p| p.kernels?.cached_s) };
+        let same_program = self.same.iter().filter(|(name, _)| *name == contender.name);
         Cell {
             workload: workload.into(),
             data,
@@ -178,6 +221,8 @@ impl Sample {
             mode,
             strategy,
             variant,
+            same_program: same_program.map(|(_, other)| other.to_string()).collect(),
+            control_of: None,
             device: "cpu".into(),
             threads: 2,
             status: contender.status,
@@ -191,32 +236,42 @@ impl Sample {
                 failure: None,
             }),
             examples_per_epoch: 4096,
-            warm_up_s: of(&|p| stats::warm_up(&p.epochs_s)),
-            first_step_s: of(&|p| Some(p.first_step_s)),
-            first_epoch_s: of(&|p| p.epochs_s.first().copied()),
-            kernels: Some(kernels).filter(|kernels| *kernels != Kernels::default()),
-            median_epoch_s,
-            median_ci95_s: stats::bootstrap_median_ci95(&per_process, 1),
-            mean_epoch_s: stats::mean(&epochs),
-            examples_per_s: median_epoch_s.map(|s| 4096.0 / s),
-            peak_rss_bytes: processes.iter().filter_map(|p| p.peak_rss_bytes).max(),
-            cpu_utilization: of(&|p| p.cpu_utilization),
-            gpu_peak_bytes: processes.iter().filter_map(|p| p.gpu_peak_bytes).max(),
-            gpu_utilization: of(&|p| p.gpu_utilization),
-            energy_j: of(&|p| p.energy_j),
-            gpu_power_w: of(&|p| p.gpu.as_ref()?.window.as_ref()?.power_w),
+            warm_epoch_s: None,
+            warm_ci95_s: None,
+            warm_ci95_pooled: false,
+            settled: None,
+            warm_up_s: None,
+            first_step_s: None,
+            first_epoch_s: None,
+            kernels: None,
+            median_epoch_s: None,
+            mean_epoch_s: None,
+            examples_per_s: None,
+            peak_rss_bytes: None,
+            cpu_utilization: None,
+            gpu_peak_bytes: None,
+            gpu_utilization: None,
+            energy_j: None,
+            gpu_power_w: None,
             timeline: processes.first().map(|process| self.timeline(process, rng)),
-            // Of a made-up workload of 1.5 MFLOP for each example, on the second of the calibrations.
-            roofline_fraction: median_epoch_s
-                .filter(|_| !self.gpu)
-                .map(|s| (4096.0 * 1.5e6 * scale / s / 1.64e11).min(0.97)),
-            warnings: if ok && contender.warm_up_s > 5.0 {
-                vec!["spread of 31%: use more --processes".into()]
-            } else {
-                Vec::new()
-            },
+            roofline_fraction: None,
+            warnings: Vec::new(),
             processes,
         }
+    }
+
+    /// A contender a second time.
+    fn control(
+        &self,
+        contender: &Contender,
+        of: (&str, DataKind, f64),
+        batch_size: usize,
+        mode: Mode,
+        rng: &mut ChaCha8Rng,
+    ) -> Cell {
+        let cell = self.cell(contender, of, batch_size, mode, rng);
+        let variant = cell.variant.as_deref().map_or_else(|| "again".into(), |variant| format!("{variant} (again)"));
+        Cell { control_of: Some(contender.name.clone()), variant: Some(variant), same_program: Vec::new(), ..cell }
     }
 
     /// Loading, timed epochs, and with a GPU those for its meter.
@@ -246,34 +301,59 @@ impl Sample {
         }
     }
 
-    fn process(&self, contender: &Contender, round: usize, time: f64, rng: &mut ChaCha8Rng) -> ProcessRun {
+    fn process(
+        &self,
+        contender: &Contender,
+        (round, serves): (usize, Serves),
+        time: f64,
+        rng: &mut ChaCha8Rng,
+    ) -> ProcessRun {
         let own = time * (1.0 + 0.03 * bell(rng));
         let epoch = |epoch: usize, rng: &mut ChaCha8Rng| {
             let outlier = if rng.random_range(0..25) == 0 { 1.25 } else { 1.0 };
             let warm_up = if epoch == 0 { contender.warm_up_s } else { 0.0 };
             own * outlier * (1.0 + 0.02 * bell(rng).abs()) + warm_up
         };
-        let epochs_s: Vec<f64> = (0..self.epochs).map(|i| epoch(i, rng)).collect();
+        let first = serves != Serves::Warm || self.cold_processes == 0;
+        let metered = self.gpu && round == 0 && first;
+        // A warm process has more of them, of a second at the least.
+        let count = if serves == Serves::Warm { self.epochs.max((1.0 / time).min(40.0) as usize) } else { self.epochs };
+        let epochs_s: Vec<f64> = (0..count).map(|i| epoch(i, rng)).collect();
+        let turns = (serves == Serves::Warm).then(|| Turns {
+            at_s: vec![10.0 * round as f64],
+            epochs: vec![count],
+            load_average: vec![1.1],
+            steal: vec![0.0],
+        });
         let peak = contender.rss_mib * (1.0 + 0.01 * bell(rng)) * 1024.0 * 1024.0;
         ProcessRun {
             round,
+            serves,
+            started: "2026-11-24T03:21:00Z".into(),
+            position: round,
+            load_average: Some(1.0),
+            steal: Some(0.0),
+            warm_from: None,
+            turns,
+            idle_cpu: (serves == Serves::Warm).then_some(0.001),
+            checked: None,
             start_s: 0.8,
             load_s: 0.3,
-            kernels: (self.gpu && contender.name.starts_with("fused")).then_some(match round {
-                0 => Kernels { compile_s: Some(3.2), cached_s: None },
+            kernels: (self.gpu && contender.name.starts_with("fused")).then_some(match (round, first) {
+                (0, true) => Kernels { compile_s: Some(3.2), cached_s: None },
                 _ => Kernels { compile_s: None, cached_s: Some(0.011) },
             }),
-            first_step_s: contender.warm_up_s + own / 64.0,
+            first_step_s: (!contender.name.contains("scan")).then_some(contender.warm_up_s + own / 64.0),
             epochs_s,
             peak_rss_bytes: Some(peak as u64),
             cpu_utilization: Some(0.93),
             gpu_peak_bytes: self.gpu.then_some((peak * 2.0) as u64),
-            gpu_utilization: (self.gpu && round == 0).then_some(0.2 + 0.7 / (1.0 + own)),
-            energy_j: (self.gpu && round == 0).then_some(own * 240.0),
+            gpu_utilization: metered.then_some(0.2 + 0.7 / (1.0 + own)),
+            energy_j: metered.then_some(own * 240.0),
             gpu: self.gpu.then(|| GpuUse {
                 process_peak_bytes: Some((peak * 2.0) as u64),
                 device_peak_bytes: Some((peak * 2.1) as u64),
-                window: (round == 0).then(|| GpuWindow {
+                window: metered.then(|| GpuWindow {
                     seconds: 2.5,
                     epochs: (2.5 / own).ceil() as usize,
                     power_w: Some(240.0),
@@ -284,6 +364,11 @@ impl Sample {
             capped: false,
         }
     }
+}
+
+/// The other names of programs that have several.
+fn same_names(sample: &Sample) -> impl Iterator<Item = String> + '_ {
+    sample.same.iter().map(|(_, other)| other.to_string())
 }
 
 fn calibration(flops_per_s: f64) -> Calibration {

@@ -14,7 +14,7 @@ use crate::registry::DeviceKind;
 use crate::targets::{Targets, read_targets};
 
 /// Carries out `runner targets`; status 1 if a target is missed or a row that it needs failed, else 3 if one was not
-/// measured.
+/// measured, or its interval leaves it open.
 pub fn run(args: &TargetsArgs) -> Outcome {
     let targets = read_targets(args.targets.as_deref())?;
     let files: Vec<PathBuf> = args.results.iter().map(|named| results_file(named)).collect();
@@ -66,7 +66,7 @@ fn exit_status(held: &[Held]) -> u8 {
     let any = |standings: &[Standing]| held.iter().any(|held| standings.contains(&held.standing));
     if any(&[Standing::Missed, Standing::Failed]) {
         EXIT_MISSED
-    } else if any(&[Standing::Absent]) {
+    } else if any(&[Standing::Absent, Standing::Inconclusive]) {
         EXIT_ABSENT
     } else {
         EXIT_OK

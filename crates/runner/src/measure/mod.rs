@@ -14,7 +14,6 @@ mod process;
 pub mod progress;
 mod roofline;
 mod rows;
-mod summary;
 mod together;
 mod turns;
 

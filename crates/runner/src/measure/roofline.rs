@@ -3,7 +3,7 @@
 use dpsgd_core::cost;
 use dpsgd_protocol::results::{Cell, Results, RunConfig, Status};
 
-/// Fills `roofline_fraction` of every row from its median and the largest calibration so far: anew for all rows, because
+/// Fills `roofline_fraction` of every row from its warm epoch and the largest calibration so far: anew for all rows, because
 /// a later calibration may be larger. A row has none if it is not `ok`, if there is no calibration, and on a GPU, whose
 /// peak is not measured.
 pub fn fill(results: &mut Results) {
@@ -20,7 +20,7 @@ fn fraction(cell: &Cell, config: &RunConfig, peak_flops_per_s: f64) -> Option<f6
     let position = config.workloads.iter().position(|name| *name == cell.workload)?;
     let step = cost::plain_step(config.models.get(position)?, cell.batch_size).ok()?;
     let steps = cell.examples_per_epoch / cell.batch_size;
-    dpsgd_roofline::fraction(step.flops, steps, cell.median_epoch_s?, peak_flops_per_s)
+    dpsgd_roofline::fraction(step.flops, steps, cell.warm_epoch_s?, peak_flops_per_s)
 }
 
 #[cfg(test)]
@@ -37,7 +37,7 @@ mod tests {
         let row = |workload: &str, mode: &str, status: &str, device: &str| {
             json!({
                 "workload": workload, "data": "real", "batch_size": 32, "mode": mode, "strategy": "s", "device": device,
-                "threads": 2, "status": status, "examples_per_epoch": 320, "processes": [], "median_epoch_s": 0.5,
+                "threads": 2, "status": status, "examples_per_epoch": 320, "processes": [], "warm_epoch_s": 0.5,
                 "warnings": []
             })
         };

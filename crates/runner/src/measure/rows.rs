@@ -10,7 +10,6 @@ use dpsgd_protocol::results::{
 
 use super::plan::PlannedCell;
 use super::roofline;
-use super::summary::summarize;
 use crate::out::RESULTS_FILE;
 use crate::worker::WorkerError;
 
@@ -137,13 +136,12 @@ impl Rows {
         &mut self.results.cells[position]
     }
 
-    /// Puts the rows in the order of `cells`, fills what depends on the machine's peak, and writes the file.
+    /// Puts the rows in the order of `cells`, fills what follows from their processes and from the machine's peak, and writes
+    /// the file.
     pub fn save(&mut self, cells: &[PlannedCell<'_>]) -> Result<(), ResultsError> {
-        for row in &mut self.results.cells {
-            summarize(row, 1, 1);
-        }
         let place = |row: &Cell| cells.iter().position(|cell| is_row_of(row, cell)).unwrap_or(cells.len());
         self.results.cells.sort_by_key(place);
+        dpsgd_report::figures::fill(&mut self.results);
         roofline::fill(&mut self.results);
         self.results.save(&self.file)
     }
