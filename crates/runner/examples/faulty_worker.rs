@@ -2,28 +2,32 @@
 //!
 //! Until then it answers as NAME: by itself with made-up replies, or truly, by passing the requests on to GOOD_WORKER.
 //! STAGE is a request's name, or `start` for before the first. The faults are the match arms of `Faulty::serve` and
-//! `Faulty::fail`.
+//! `Faulty::fail`; those of `Faulty::epoch` and `Faulty::describe`, whatever the STAGE, pass the gate's steps, and are
+//! wrong only as they are timed.
 
 #![expect(clippy::zombie_processes, reason = "to leave processes behind is the point")]
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
-use dpsgd_core::{Dataset, Description, Targets};
-use dpsgd_protocol::REPLY_FD;
+use dpsgd_core::{Dataset, Description, ModelSpec, Params, Targets};
 use dpsgd_protocol::messages::{ErrorKind, PROTOCOL_VERSION, Reply, Request};
+use dpsgd_protocol::schedule::Schedule;
+use dpsgd_protocol::{REPLY_FD, checksum};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid};
 
 /// No process of this program lives longer, whatever becomes of the tests.
 const LIFETIME: Duration = Duration::from_secs(90);
+/// Steps of an epoch that is left whole: the gate's own have no more.
+const WHOLE_STEPS: usize = 3;
 /// Bytes of a flood, over all.
 const FLOOD: usize = 100 << 20;
 
@@ -105,6 +109,9 @@ struct Faulty<'a> {
     /// By the fault `hang-in`: which process of its kind this is, and which epoch request of it.
     process: u64,
     epoch: u64,
+    /// By the fault `nan-in-an-epoch`: the model, and whether a long epoch was run since the parameters were last set.
+    model: Option<ModelSpec>,
+    spoilt: bool,
     /// The worker that knows the answers, and its replies.
     good: Option<(Child, ChildStdin, BufReader<io::PipeReader>)>,
 }
@@ -122,7 +129,18 @@ impl<'a> Faulty<'a> {
             (child, requests, BufReader::new(reader))
         });
         let process = fault.rsplit_once("hang-in=").map_or(0, |(_, place)| one_more(place.split_once(':').unwrap().1));
-        Faulty { fault, stage, name, replies, first_schedule: None, process, epoch: 0, good }
+        Faulty {
+            fault,
+            stage,
+            name,
+            replies,
+            first_schedule: None,
+            process,
+            epoch: 0,
+            model: None,
+            spoilt: false,
+            good,
+        }
     }
 
     fn serve(mut self) -> ExitCode {
@@ -138,7 +156,7 @@ impl<'a> Faulty<'a> {
                     let other = self.replace(request.clone());
                     self.right_reply(&other, &serde_json::to_string(&other).unwrap())
                 }
-                _ => self.right_reply(&request, &line),
+                _ => self.wrong_as_timed(&request).unwrap_or_else(|| self.right_reply(&request, &line)),
             };
             let reply = if stage == self.stage { self.fail(Some(reply)) } else { Some(reply) };
             if let Some(reply) = reply {
@@ -149,6 +167,83 @@ impl<'a> Faulty<'a> {
             }
         }
         ExitCode::SUCCESS
+    }
+
+    /// The reply to a request in which a fault of timed processes shows; `None` if this is not such a fault or request.
+    fn wrong_as_timed(&mut self, request: &Request) -> Option<Reply> {
+        match (self.fault, request) {
+            ("skips-a-step-of-an-epoch", Request::Epoch { schedule, repeat }) => {
+                Some(self.epoch(schedule, *repeat, |steps| drop(steps.remove(WHOLE_STEPS / 2))))
+            }
+            ("loses-the-last-step", Request::Epoch { schedule, repeat }) => {
+                Some(self.epoch(schedule, *repeat, |steps| drop(steps.pop())))
+            }
+            ("repeats-a-step-of-an-epoch", Request::Epoch { schedule, repeat }) => {
+                Some(self.epoch(schedule, *repeat, |steps| steps.insert(WHOLE_STEPS, steps[WHOLE_STEPS - 1])))
+            }
+            ("clock-5-percent-fast", Request::Epoch { .. }) => {
+                let mut reply = self.right_reply(request, &serde_json::to_string(request).unwrap());
+                if let Reply::Epoch { epochs_s, .. } = &mut reply {
+                    epochs_s.iter_mut().for_each(|seconds| *seconds *= 0.95);
+                }
+                Some(reply)
+            }
+            ("nan-in-an-epoch", _) => Some(self.with_a_nan(request)),
+            ("describes-itself-differently-when-timed", Request::Load { dataset, .. }) => {
+                // The gate's files are in folders of their own.
+                let timed = dataset.parent().is_some_and(|folder| !folder.ends_with("reference"));
+                let mut reply = self.right_reply(request, &serde_json::to_string(request).unwrap());
+                if let (Reply::Loaded { description, .. }, true) = (&mut reply, timed) {
+                    description.versions.insert("precision".into(), "bf16".into());
+                }
+                Some(reply)
+            }
+            _ => None,
+        }
+    }
+
+    /// The good worker's reply to an epoch of other steps than it was sent, with counts and checksum as if they were the
+    /// right ones. `change` gets the numbers of the steps; epochs of up to [`WHOLE_STEPS`] steps stay as they are.
+    fn epoch(&mut self, sent: &Path, repeat: u32, change: impl FnOnce(&mut Vec<usize>)) -> Reply {
+        let right = Schedule::load(sent).unwrap();
+        let mut steps: Vec<usize> = (0..right.steps()).collect();
+        if steps.len() > WHOLE_STEPS {
+            change(&mut steps);
+        }
+        let of = |step: &usize| step * right.width..(step + 1) * right.width;
+        let indices = steps.iter().flat_map(|step| right.indices[of(step)].to_vec()).collect();
+        let mask = steps.iter().flat_map(|step| right.mask[of(step)].to_vec()).collect();
+        let schedule = std::env::temp_dir().join(format!("{}-{}.safetensors", self.name, std::process::id()));
+        Schedule { width: right.width, indices, mask }.save(&schedule).unwrap();
+        let request = Request::Epoch { schedule: schedule.clone(), repeat };
+        let mut reply = self.right_reply(&request, &serde_json::to_string(&request).unwrap());
+        std::fs::remove_file(schedule).unwrap();
+        if let Reply::Epoch { steps, examples, batches_sha256, .. } = &mut reply {
+            let counted = right.mask.iter().filter(|counts| **counts).count() as u64;
+            *steps = right.steps() as u64 * u64::from(repeat);
+            *examples = counted * u64::from(repeat);
+            *batches_sha256 = checksum::of_batches(right.batches());
+        }
+        reply
+    }
+
+    /// The good worker's reply, and a NaN among the parameters after an epoch of more than [`WHOLE_STEPS`] steps.
+    fn with_a_nan(&mut self, request: &Request) -> Reply {
+        match request {
+            Request::Load { model, .. } => self.model = Some(model.clone()),
+            Request::Epoch { schedule, .. } => self.spoilt |= Schedule::load(schedule).unwrap().steps() > WHOLE_STEPS,
+            _ => {}
+        }
+        if matches!(request, Request::Load { .. } | Request::Set { params: Some(_), .. }) {
+            self.spoilt = false;
+        }
+        let reply = self.right_reply(request, &serde_json::to_string(request).unwrap());
+        if let (Request::Params { path }, Some(model), true) = (request, &self.model, self.spoilt) {
+            let mut params = Params::load(path, model).unwrap();
+            params.tensors[0].values[0] = f32::NAN;
+            params.save(path).unwrap();
+        }
+        reply
     }
 
     /// What the good worker is asked in place of `request`: the first batches ever seen, or a data set whose last target

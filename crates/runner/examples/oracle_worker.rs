@@ -49,9 +49,9 @@ impl OracleStrategy {
         self.variant == variant
     }
 
-    /// The factor of each parameter tensor of one example.
-    fn factors(&self, gradient: &Gradient) -> Vec<f64> {
-        let clip = |norm: f64| (self.dp.clip_norm / norm).min(1.0);
+    /// The factor of each parameter tensor of one example; `forgotten` is one whose clipping is forgotten.
+    fn factors(&self, gradient: &Gradient, forgotten: bool) -> Vec<f64> {
+        let clip = |norm: f64| if forgotten { 1.0 } else { (self.dp.clip_norm / norm).min(1.0) };
         let norm = gradient.norm();
         let tensor_norm = |tensor: &Vec<f64>| tensor.iter().map(|value| value * value).sum::<f64>().sqrt();
         match self.variant.as_str() {
@@ -111,6 +111,9 @@ impl Strategy for OracleStrategy {
         "two-noises-in-turn",
         "constant-seed-unless-given",
         "no-noise-on-an-empty-batch",
+        "one-layer-short-by-a-thousandth",
+        "one-bias-short-by-a-thousandth",
+        "one-example-of-256-unclipped",
     ];
 
     fn load(job: Load) -> Result<Self, StrategyError> {
@@ -146,6 +149,8 @@ impl Strategy for OracleStrategy {
         let oracle = Oracle::new(&self.model, &self.params).map_err(|e| StrategyError::Failed(e.to_string()))?;
         let mut sum: Vec<Vec<f64>> = self.params.tensors.iter().map(|tensor| vec![0.0; tensor.values.len()]).collect();
         let private = self.dp.mode == Mode::Private;
+        // Forgets the clipping of the first example of a batch of 256 or more that would have been clipped.
+        let mut forgets = self.is("one-example-of-256-unclipped") && batch.examples() >= 256;
         for (index, counts) in batch.indices.iter().zip(batch.mask) {
             if !counts && !self.is("mask-ignored") {
                 continue;
@@ -155,7 +160,9 @@ impl Strategy for OracleStrategy {
                 self.non_finite_examples += u64::from(!self.is("nan-not-counted"));
                 continue;
             }
-            let factors = if private { self.factors(&gradient) } else { vec![1.0; gradient.0.len()] };
+            let forgotten = forgets && gradient.norm() > self.dp.clip_norm;
+            forgets &= !forgotten;
+            let factors = if private { self.factors(&gradient, forgotten) } else { vec![1.0; gradient.0.len()] };
             for ((sum, tensor), factor) in sum.iter_mut().zip(&gradient.0).zip(factors) {
                 sum.iter_mut().zip(tensor).for_each(|(sum, value)| *sum += factor * value);
             }
@@ -165,6 +172,14 @@ impl Strategy for OracleStrategy {
                 sum.iter_mut().zip(before).for_each(|(sum, before)| *sum += 0.9 * before);
             }
             self.velocity.clone_from(&sum);
+        }
+        let short = match self.variant.as_str() {
+            "one-layer-short-by-a-thousandth" => Some(0),
+            "one-bias-short-by-a-thousandth" => Some(sum.len() - 1),
+            _ => None,
+        };
+        if let Some(short) = short {
+            sum[short].iter_mut().for_each(|sum| *sum *= 0.999);
         }
         let examples = batch.examples();
         let divisor = match self.dp.mode {

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use dpsgd_protocol::results::{Results, Status};
 
 /// Variants of the example `oracle_worker`, and what the gate must say of the modes they are wrong in.
-const WRONG: [(&str, &str); 18] = [
+const WRONG: [(&str, &str); 21] = [
     ("inverted-clip-factor", "some examples clipped: relative error"),
     ("clipping-per-layer", "some examples clipped: relative error"),
     ("mean-in-place-of-sum", "some examples clipped: relative error"),
@@ -25,6 +25,9 @@ const WRONG: [(&str, &str); 18] = [
     ("two-noises-in-turn", "noise"),
     ("constant-seed-unless-given", "noise of two seeds is correlated"),
     ("no-noise-on-an-empty-batch", "all parameters on an empty batch got no noise"),
+    ("one-layer-short-by-a-thousandth", "some examples clipped: relative error"),
+    ("one-bias-short-by-a-thousandth", "some examples clipped: relative error 1.00e-3 of `2.bias`, allowed 5."),
+    ("one-example-of-256-unclipped", "a batch of 256 different examples: relative error"),
 ];
 
 /// Examples of this package are built with its tests, beside them, by `cargo test` without `--test`.
@@ -57,7 +60,13 @@ fn the_right_strategy_passes_and_every_mistake_is_disqualified_for_its_own_reaso
     let folder = tempfile::tempdir().unwrap();
     let variants: Vec<&str> = ["right"].into_iter().chain(WRONG.map(|(name, _)| name)).collect();
     let registry = registry(folder.path(), &variants);
-    let output = runner(&["verify", "--registry", registry.to_str().unwrap(), "--workloads", "ffnn"]);
+    let config = folder.path().join("config.toml");
+    let text = "workloads = [\"ffnn\"]\nstrategies = [\"oracle\"]\nbatch_sizes = [16, 256]\nprocesses = 1\nepochs = 1\n\
+                modes = [\"private\", \"non_private\"]\nschedule = \"shuffle\"\nseed = 1\ntimeout_s = 120\n\n[dp]\nclip_norm = 1.0\n\
+                noise_multiplier = 1.1\nlearning_rate = 0.1\n";
+    std::fs::write(&config, text).unwrap();
+    let (registry, config) = (registry.to_str().unwrap(), config.to_str().unwrap());
+    let output = runner(&["verify", "--registry", registry, "--config", config]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(4), "{said}");
     let line = |variant: &str| {
@@ -70,7 +79,7 @@ fn the_right_strategy_passes_and_every_mistake_is_disqualified_for_its_own_reaso
         let line = line(variant);
         assert!(line.contains("DISQUALIFIED") && line.contains(reason), "{line}");
     }
-    assert!(said.ends_with("1 passed, 18 disqualified, 0 unavailable, 0 broken\n"), "{said}");
+    assert!(said.ends_with("1 passed, 21 disqualified, 0 unavailable, 0 broken\n"), "{said}");
 }
 
 #[test]
