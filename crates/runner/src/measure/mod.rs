@@ -351,7 +351,6 @@ impl<'a> Run<'a> {
         }
         let key = (cell.workload.name.as_str(), cell.contender.name(), cell.mode);
         let verification = self.verified.get(&key).cloned();
-        let config = self.bench.config;
         let row = self.row(cell);
         row.log = Some(log.to_path_buf());
         row.verification = verification;
