@@ -156,7 +156,7 @@ fn advantage(results: &Results, workload: &str) -> Vec<Found> {
     each_batch_size(results, workload, |batch_size| {
         let rows = |names: &[&str]| rows(results, workload, batch_size, Mode::Private, names);
         let judged = judge(&rows(&RIVALS), &rows(&["jax"]))?;
-        let text = format!("{} as {}", judged.compared.text("as fast"), judged.slow.contender());
+        let text = judged.compared.text(&format!("as fast as {}", judged.slow.contender()));
         Some((text, judged.compared.above(1.0)))
     })
 }
@@ -251,7 +251,7 @@ fn privacy_need_not_be_slow(results: &Results) -> Claim {
             let rows = |mode| rows(results, workload, batch_size, mode, &[]);
             let judged = judge(&rows(Mode::Private), &rows(Mode::NonPrivate))?;
             let (private, plain) = (judged.slow.contender(), judged.fast.contender());
-            let text = format!("{workload} {} ({private} over {plain})", judged.compared.text("as long"));
+            let text = format!("{workload} {}", judged.compared.text(&format!("as long, {private} over {plain}")));
             Some((text, judged.compared.at_most(NOT_SLOW)))
         }));
     }

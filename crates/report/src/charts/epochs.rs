@@ -1,4 +1,5 @@
-//! Epoch time by epoch: the warm-up.
+//! Epoch time by epoch of processes that ran alone, from the cold: the warm-up. Those that were timed in alternation have
+//! thousands of epochs, and begin theirs in the middle of other contenders' turns.
 
 use dpsgd_protocol::results::Cell;
 use dpsgd_stats::median;
@@ -6,6 +7,7 @@ use dpsgd_stats::median;
 use crate::axis::Axis;
 use crate::charts::{NOTHING, heading, subtitle};
 use crate::figure::{Figure, MARGIN, ROW, TEXT, WIDTH, title};
+use crate::figures::cold;
 use crate::font;
 use crate::scene::{AXIS, Align, GRAY, GRID, INK, Scene};
 use crate::units;
@@ -18,7 +20,7 @@ const LONGEST_NAME: f64 = 230.0;
 
 pub fn draw(view: &View) -> Scene {
     let mode = view.main_mode();
-    let rest = "Line: median over processes; faint dots: every process.";
+    let rest = "Processes that ran alone. Line: median over them; faint dots: each of them.";
     let mut figure = Figure::new(title(view, "epoch time by epoch", Some(view::mode(mode))), &subtitle(view, rest));
     let panels: Vec<(usize, Vec<&Cell>)> = view
         .batch_sizes()
@@ -31,8 +33,8 @@ pub fn draw(view: &View) -> Scene {
     }
     let cells = || panels.iter().flat_map(|(_, cells)| cells);
     let names = cells().map(|cell| font::width(&cell.contender(), TEXT, false)).fold(0.0, f64::max).min(LONGEST_NAME);
-    let epochs = cells().flat_map(|cell| &cell.processes).map(|process| process.epochs_s.len()).max().unwrap_or(1);
-    let times = cells().flat_map(|cell| cell.processes.iter().flat_map(|process| process.epochs_s.iter().copied()));
+    let epochs = cells().flat_map(|cell| cold(cell)).map(|process| process.epochs_s.len()).max().unwrap_or(1);
+    let times = cells().flat_map(|cell| cold(cell).flat_map(|process| process.epochs_s.iter().copied()));
     let times: Vec<f64> = times.collect();
     for (batch_size, cells) in &panels {
         let heading = heading(view, *batch_size);
@@ -81,7 +83,7 @@ fn panel(figure: &mut Figure, view: &View, heading: &str, cells: &[&Cell], exten
     let place = |epoch: usize, time: f64| (x_axis.at((epoch + 1) as f64), y_axis.at(time));
     for cell in cells {
         let look = view.look(&cell.contender());
-        for process in &cell.processes {
+        for process in cold(cell) {
             for (epoch, time) in process.epochs_s.iter().enumerate().filter(|(_, time)| drawable(**time)) {
                 scene.disc(place(epoch, *time), 1.6, look.color.faint(0.3));
             }
@@ -111,9 +113,9 @@ fn drawable(time: f64) -> bool {
 
 /// The median over processes of each epoch that any process has.
 fn medians(cell: &Cell) -> Vec<(usize, f64)> {
-    let longest = cell.processes.iter().map(|process| process.epochs_s.len()).max().unwrap_or(0);
+    let longest = cold(cell).map(|process| process.epochs_s.len()).max().unwrap_or(0);
     let of_epoch = |epoch: usize| {
-        let times: Vec<f64> = cell.processes.iter().filter_map(|p| p.epochs_s.get(epoch).copied()).collect();
+        let times: Vec<f64> = cold(cell).filter_map(|p| p.epochs_s.get(epoch).copied()).collect();
         median(&times.into_iter().filter(|time| drawable(*time)).collect::<Vec<_>>())
     };
     (0..longest).filter_map(|epoch| Some((epoch, of_epoch(epoch)?))).collect()
