@@ -173,10 +173,14 @@ impl<'a> Faulty<'a> {
     fn wrong_as_timed(&mut self, request: &Request) -> Option<Reply> {
         match (self.fault, request) {
             ("skips-a-step-of-an-epoch", Request::Epoch { schedule, repeat }) => {
-                Some(self.epoch(schedule, *repeat, |steps| drop(steps.remove(WHOLE_STEPS / 2))))
+                Some(self.epoch(schedule, *repeat, |steps| {
+                    steps.remove(WHOLE_STEPS / 2);
+                }))
             }
             ("loses-the-last-step", Request::Epoch { schedule, repeat }) => {
-                Some(self.epoch(schedule, *repeat, |steps| drop(steps.pop())))
+                Some(self.epoch(schedule, *repeat, |steps| {
+                    steps.pop();
+                }))
             }
             ("repeats-a-step-of-an-epoch", Request::Epoch { schedule, repeat }) => {
                 Some(self.epoch(schedule, *repeat, |steps| steps.insert(WHOLE_STEPS, steps[WHOLE_STEPS - 1])))

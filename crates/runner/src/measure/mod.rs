@@ -436,7 +436,8 @@ impl<'a> Run<'a> {
             }
             (run, Some(timeline))
         });
-        self.take_process(cell, measured, &files.log, progress)
+        self.take_process(cell, measured, &files.log, progress)?;
+        self.rows.save(&self.cells).map_err(RunError::from)
     }
 
     fn measure_together(
@@ -478,7 +479,7 @@ impl<'a> Run<'a> {
             let log = given[member].0.log.clone();
             self.take_process(&group[member], measured.map(|run| (run, None)), &log, progress)?;
         }
-        Ok(())
+        self.rows.save(&self.cells).map_err(RunError::from)
     }
 
     fn take_process(
@@ -504,7 +505,7 @@ impl<'a> Run<'a> {
                 progress.line(&format!("{cell}: {}", error.reason));
             }
         }
-        self.rows.save(&self.cells).map_err(RunError::from)
+        Ok(())
     }
 
     /// The files of a cell's processes.
