@@ -18,7 +18,7 @@ const COLUMNS: usize = 120;
 /// Names are shortened where a table would be wider than a terminal, but never below this, the width of their heading.
 const SHORTEST_NAME: usize = 9;
 /// Columns are left out before a name is shortened to less than this.
-const LEAST_NAME: usize = 22;
+const LEAST_NAME: usize = 24;
 
 /// All that there is to say of one workload, mode and batch size.
 pub struct Sheet {
