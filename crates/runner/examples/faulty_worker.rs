@@ -2,8 +2,8 @@
 //!
 //! Until then it answers as NAME: by itself with made-up replies, or truly, by passing the requests on to GOOD_WORKER.
 //! STAGE is a request's name, or `start` for before the first. The faults are the match arms of `Faulty::serve` and
-//! `Faulty::fail`; those of `Faulty::epoch` and `Faulty::describe`, whatever the STAGE, pass the gate's steps, and are
-//! wrong only as they are timed.
+//! `Faulty::fail`; those of `Faulty::wrong_as_timed`, whatever the STAGE, are right in the gate's steps and short epochs, and
+//! wrong as they are timed.
 
 #![expect(clippy::zombie_processes, reason = "to leave processes behind is the point")]
 
@@ -28,6 +28,15 @@ use nix::unistd::{Pid, setsid};
 const LIFETIME: Duration = Duration::from_secs(90);
 /// Steps of an epoch that is left whole: the gate's own have no more.
 const WHOLE_STEPS: usize = 3;
+/// The faults of `Faulty::wrong_as_timed`.
+const AS_TIMED: [&str; 6] = [
+    "skips-a-step-of-an-epoch",
+    "repeats-a-step-of-an-epoch",
+    "loses-the-last-step",
+    "nan-in-an-epoch",
+    "clock-5-percent-fast",
+    "describes-itself-differently-when-timed",
+];
 /// Bytes of a flood, over all.
 const FLOOD: usize = 100 << 20;
 
@@ -282,6 +291,7 @@ impl<'a> Faulty<'a> {
         let error = |kind, message: &str| Some(Reply::Error { kind, message: message.into() });
         match self.fault.split_once('=').unwrap_or((self.fault, "")) {
             ("none" | "bad-exit" | "skip" | "stale" | "other-data", _) => return reply,
+            (fault, _) if AS_TIMED.contains(&fault) => return reply,
             ("one-thread-more", _) => {
                 let Some(Reply::Loaded { load_s, data_sha256, mut description, kernels }) = reply else {
                     panic!("only what is loaded has threads")
