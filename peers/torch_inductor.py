@@ -6,6 +6,8 @@ import tempfile
 # Nothing that an earlier process compiled is found.
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="dpsgd-inductor-")
+# It asks for the user's name, which a worker's environment does not have, and a container's user may have none at all.
+os.environ.setdefault("USER", "dpsgd-bench")
 
 import shutil
 
