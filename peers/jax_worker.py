@@ -46,7 +46,10 @@ class Jax(Strategy):
         self.device = jax_device.choose(job.settings.device)
         self.variant = job.settings.variant or next(iter(self.variants), "jit+vmap")
         self.model, self.layout = job.model, Layout(job.model, job.inputs)
-        self.loss = make_loss(job.model, "im2col" if "im2col" in self.variant else "lax")
+        im2col = "im2col" in self.variant
+        self.loss = make_loss(job.model, "im2col" if im2col else "lax")
+        # On a CPU, XLA runs its own convolutions within a loop several times slower.
+        self.scans = "scan" in self.variant and (im2col or all(layer.kind != "conv2d" for layer in job.model.layers))
         self.inputs, self.targets = jnp.array(images_to_native(job.inputs)), jnp.array(job.targets)
         self.key = jax.random.key(seed_of(job.settings), impl="rbg" if "rbg" in self.variant else None)
         self.state = None
@@ -101,7 +104,7 @@ class Jax(Strategy):
         self.state = self.current(self.state, self.hyper, self.inputs, self.targets, indices, mask)
 
     def place_epoch(self, indices, mask):
-        return self.place_batch(indices, mask) if "scan" in self.variant else None
+        return self.place_batch(indices, mask) if self.scans else None
 
     def run_epoch(self, placed):
         self.state = self.whole(self.state, self.hyper, self.inputs, self.targets, *placed)

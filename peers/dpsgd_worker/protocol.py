@@ -238,9 +238,9 @@ class Loaded:
         """All batches, `repeat` times, each timed from before its first step until the parameters are ready after its
         last."""
         strategy, first_step_s, epochs_s = self.strategy, None, []
+        strategy.synchronize()
+        begin = time.monotonic()
         for _ in range(repeat):
-            strategy.synchronize()
-            begin = time.monotonic()
             if placed.whole is not None:
                 strategy.run_epoch(placed.whole)
                 self.first_step_taken = True
@@ -251,7 +251,10 @@ class Loaded:
                     first_step_s = time.monotonic() - begin
                     self.first_step_taken = True
             strategy.synchronize()
-            epochs_s.append(time.monotonic() - begin)
+            # One ends where the next begins: nothing between epochs is in no epoch.
+            end = time.monotonic()
+            epochs_s.append(end - begin)
+            begin = end
         return {
             "epochs_s": epochs_s,
             "first_step_s": first_step_s,

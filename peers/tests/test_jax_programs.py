@@ -53,8 +53,10 @@ def declared(variant, spec, mode):
     """The variant that the registry says is the same program; there is no condition on the processor here."""
     kinds = {layer["kind"] for layer in spec["layers"]}
     for same in variant.get("same_as", []):
-        if mode in same.get("modes", MODES) and not kinds & set(same.get("without_layers", [])):
-            return same["variant"]
+        has = not same.get("with_layers") or kinds & set(same["with_layers"])
+        if mode in same.get("modes", MODES) and has and not kinds & set(same.get("without_layers", [])):
+            target = next(other for other in variants() if other["name"] == same["variant"])
+            return declared(target, spec, mode) or same["variant"]
     return None
 
 

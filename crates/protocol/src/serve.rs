@@ -182,12 +182,13 @@ impl<S: Strategy> Loaded<S> {
             self.check(&batch)?;
         }
         let mut epochs_s = Vec::with_capacity(repeat);
+        // What the steps of the last repetition were given: all run the batches of one list.
         let mut given: Vec<BatchRef<'_>> = Vec::with_capacity(schedule.steps());
-        let (mut steps, mut examples, mut first_step_s, mut batches_sha256) = (0, 0, None, None);
+        let (mut steps, mut first_step_s) = (0, None);
+        self.strategy.synchronize().map_err(strategy_error)?;
+        let mut begin = Instant::now();
         for _ in 0..repeat {
             given.clear();
-            self.strategy.synchronize().map_err(strategy_error)?;
-            let begin = Instant::now();
             for batch in schedule.batches() {
                 given.push(batch);
                 self.strategy.step(&batch).map_err(strategy_error)?;
@@ -198,13 +199,14 @@ impl<S: Strategy> Loaded<S> {
                 }
             }
             self.strategy.synchronize().map_err(strategy_error)?;
-            epochs_s.push(begin.elapsed().as_secs_f64());
+            // One ends where the next begins: nothing between epochs is in no epoch.
+            let end = Instant::now();
+            epochs_s.push((end - begin).as_secs_f64());
+            begin = end;
             steps += given.len() as u64;
-            examples += given.iter().map(|batch| batch.examples() as u64).sum::<u64>();
-            // Repetitions run the batches of one list, so its checksum is that of each.
-            batches_sha256.get_or_insert_with(|| checksum::of_batches(given.iter().copied()));
         }
-        let batches_sha256 = batches_sha256.expect("there is at least one repetition");
+        let examples = repeat as u64 * given.iter().map(|batch| batch.examples() as u64).sum::<u64>();
+        let batches_sha256 = checksum::of_batches(given);
         let non_finite_examples = self.strategy.non_finite_examples().map_err(strategy_error)?;
         Ok(Reply::Epoch { epochs_s, first_step_s, steps, examples, batches_sha256, non_finite_examples })
     }

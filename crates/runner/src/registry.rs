@@ -10,6 +10,7 @@ use dpsgd_core::{Device, InputError, Mode, ModelSpec, nearest, read_toml};
 use serde::Deserialize;
 
 pub use same_program::SameAs;
+use same_program::{Relations, original};
 
 /// Largest relative L2 error of an update in f32, unless an entry names its own.
 pub const DEFAULT_TOLERANCE: f64 = 1e-5;
@@ -179,7 +180,7 @@ pub struct Contender {
     /// Modes that it runs in.
     modes: Vec<Mode>,
     /// Where it is the same program as another variant.
-    same_as: Vec<SameAs>,
+    same_as: Relations,
     /// Whether it takes a batch in which no example counts.
     pub empty_batch: bool,
     /// The most threads that it runs on, if it has a limit of its own.
@@ -203,8 +204,9 @@ impl Contender {
     /// `cpu_features` (named as in /proc/cpuinfo), if the registry declares one. That variant has no such answer itself, and
     /// may not take part in a run: contenders with the same answer are one program nonetheless.
     pub fn same_program_as(&self, model: &ModelSpec, mode: Mode, cpu_features: &[String]) -> Option<String> {
-        let same = self.same_as.iter().find(|same| same.holds(model, mode, cpu_features))?;
-        Some(same.variant.clone())
+        let variant = self.variant.as_deref()?;
+        let original = original(&self.same_as, variant, |same| same.holds(model, mode, cpu_features));
+        (original != variant).then(|| original.to_string())
     }
 
     /// The threads that it runs on where the others have `threads`.
@@ -310,7 +312,7 @@ impl Entry {
             tolerance: self.tolerance,
             devices: self.devices.clone(),
             modes: self.modes.clone(),
-            same_as: Vec::new(),
+            same_as: self.variants.iter().map(|variant| (variant.name.clone(), variant.same_as.clone())).collect(),
             empty_batch: self.empty_batch,
             most_threads: None,
         };
@@ -322,7 +324,6 @@ impl Entry {
             tolerance: variant.tolerance.unwrap_or(alone.tolerance),
             devices: variant.devices.clone().unwrap_or_else(|| alone.devices.clone()),
             modes: variant.modes.clone().unwrap_or_else(|| alone.modes.clone()),
-            same_as: variant.same_as.clone(),
             empty_batch: variant.empty_batch.unwrap_or(alone.empty_batch),
             most_threads: variant.threads,
             ..alone.clone()

@@ -69,15 +69,15 @@ pub fn cells<'a>(config: &'a Config, cpu_features: &[String]) -> Vec<PlannedCell
             for mode in &config.modes {
                 let has_mode = |contender: &&Contender| contender.modes().contains(mode);
                 let taking_part: Vec<&Contender> = config.contenders.iter().filter(has_mode).collect();
-                let original = |contender: &Contender| {
-                    let variant = contender.same_program_as(&workload.model, *mode, cpu_features)?;
-                    taking_part.iter().copied().find(|other| {
-                        other.strategy == contender.strategy && other.variant.as_deref() == Some(variant.as_str())
-                    })
+                let program = |contender: &Contender| {
+                    let variant = contender.same_program_as(&workload.model, *mode, cpu_features);
+                    (contender.strategy.clone(), variant.or_else(|| contender.variant.clone()))
                 };
-                for contender in taking_part.iter().copied().filter(|contender| original(contender).is_none()) {
-                    let is_same = |other: &&&Contender| original(other).is_some_and(|original| original == contender);
-                    let same_program = taking_part.iter().filter(is_same).map(|other| other.name()).collect();
+                // The first contender of a program has the row, whether or not the one that gave it its name takes part.
+                let first = |of: &Contender| taking_part.iter().copied().find(|other| program(other) == program(of));
+                for contender in taking_part.iter().copied().filter(|contender| first(contender) == Some(*contender)) {
+                    let is_other = |other: &&&Contender| **other != contender && program(other) == program(contender);
+                    let same_program = taking_part.iter().filter(is_other).map(|other| other.name()).collect();
                     let cell = PlannedCell {
                         workload,
                         batch_size: *batch_size,

@@ -1,5 +1,7 @@
 //! Variants of a strategy that are, under conditions, the same program as another one: they are measured once.
 
+use std::collections::BTreeMap;
+
 use dpsgd_core::{Mode, ModelSpec};
 use serde::Deserialize;
 
@@ -23,10 +25,12 @@ const LAYER_KINDS: [&str; 10] = [
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SameAs {
-    /// Another variant of the strategy, without a `same_as` of its own.
+    /// Another variant of the strategy.
     pub variant: String,
     /// In these modes; any unless given.
     pub modes: Option<Vec<Mode>>,
+    /// On models that have a layer of one of these kinds; any unless given.
+    pub with_layers: Option<Vec<String>>,
     /// On models that have no layer of these kinds; any unless given.
     pub without_layers: Option<Vec<String>>,
     /// On processors that have this feature, such as `avx512f`; any unless given.
@@ -40,6 +44,7 @@ impl SameAs {
     pub(super) fn holds(&self, model: &ModelSpec, mode: Mode, cpu_features: &[String]) -> bool {
         let has = |kinds: &Vec<String>| model.layers.iter().any(|layer| kinds.iter().any(|kind| kind == layer.kind()));
         self.modes.as_ref().is_none_or(|modes| modes.contains(&mode))
+            && self.with_layers.as_ref().is_none_or(has)
             && !self.without_layers.as_ref().is_some_and(has)
             && self.with_cpu_feature.as_ref().is_none_or(|feature| cpu_features.contains(feature))
             && !self.without_cpu_feature.as_ref().is_some_and(|feature| cpu_features.contains(feature))
@@ -47,31 +52,29 @@ impl SameAs {
 
     fn validate(&self, of: &Variant, all: &[Variant]) -> Result<(), String> {
         let name = &self.variant;
-        let Some(target) = all.iter().find(|variant| variant.name == *name) else {
+        if !all.iter().any(|variant| variant.name == *name) {
             let names: Vec<&str> =
                 all.iter().filter(|variant| variant.name != of.name).map(|variant| variant.name.as_str()).collect();
             return Err(unknown("variant in same_as", name, &names));
-        };
+        }
         if *name == of.name {
             return Err(format!("same_as = `{name}`: that is the variant itself; name another"));
-        }
-        if !target.same_as.is_empty() {
-            return Err(format!("same_as = `{name}`: that one has a same_as too; name a variant that has none"));
         }
         if [&self.with_cpu_feature, &self.without_cpu_feature].iter().any(|f| f.as_deref() == Some("")) {
             return Err(format!("same_as = `{name}`: a processor feature is empty; name one such as `avx512f`"));
         }
         let conditions = [
             self.modes.as_ref().map(|modes| !modes.is_empty()),
+            self.with_layers.as_ref().map(|kinds| !kinds.is_empty()),
             self.without_layers.as_ref().map(|kinds| !kinds.is_empty()),
             self.with_cpu_feature.as_ref().map(|_| true),
             self.without_cpu_feature.as_ref().map(|_| true),
         ];
         if conditions.iter().all(Option::is_none) || conditions.contains(&Some(false)) {
-            let keys = "modes, without_layers, with_cpu_feature, without_cpu_feature";
+            let keys = "modes, with_layers, without_layers, with_cpu_feature, without_cpu_feature";
             return Err(format!("same_as = `{name}`: no condition, or an empty one; give at least one of {keys}"));
         }
-        let mut kinds = self.without_layers.iter().flatten();
+        let mut kinds = self.with_layers.iter().chain(&self.without_layers).flatten();
         match kinds.find(|kind| !LAYER_KINDS.contains(&kind.as_str())) {
             Some(kind) => Err(unknown(&format!("layer in same_as = `{name}`"), kind, &LAYER_KINDS)),
             None => Ok(()),
@@ -79,11 +82,42 @@ impl SameAs {
     }
 }
 
-/// Checks the `same_as` of all variants of a strategy. As a variant that is named has none, there are no cycles.
+/// The `same_as` of every variant of a strategy, by the variant's name.
+pub(super) type Relations = BTreeMap<String, Vec<SameAs>>;
+
+/// The variant at which one arrives from `variant` by what holds; as there are no cycles, there is one.
+pub(super) fn original<'r>(relations: &'r Relations, variant: &'r str, holds: impl Fn(&SameAs) -> bool) -> &'r str {
+    let mut name = variant;
+    while let Some(same) = relations.get(name).into_iter().flatten().find(|same| holds(same)) {
+        name = &same.variant;
+    }
+    name
+}
+
+/// Checks the `same_as` of all variants of a strategy: each by itself, and that none leads back to where it began.
 pub(super) fn validate(variants: &[Variant]) -> Result<(), String> {
     for variant in variants {
         for same in &variant.same_as {
             same.validate(variant, variants).map_err(|reason| format!("variant `{}`: {reason}", variant.name))?;
+        }
+    }
+    for variant in variants {
+        let mut reached: Vec<&str> = vec![&variant.name];
+        let mut next = 0;
+        while let Some(name) = reached.get(next).copied() {
+            let of_name = variants.iter().filter(|other| other.name == name).flat_map(|other| &other.same_as);
+            for same in of_name {
+                if same.variant == variant.name {
+                    return Err(format!(
+                        "variant `{name}`: same_as = `{}`: that one is the same as this",
+                        same.variant
+                    ));
+                }
+                if !reached.contains(&same.variant.as_str()) {
+                    reached.push(&same.variant);
+                }
+            }
+            next += 1;
         }
     }
     Ok(())
@@ -158,6 +192,9 @@ mod tests {
         assert_eq!(same(&dense(), Mode::Private, &["avx2"]), one);
         assert_eq!(same(&dense(), Mode::Private, &[]), None);
         assert_eq!(same(&dense(), Mode::NonPrivate, &["avx2", "avx512f"]), one, "the second item is enough");
+        let with_a_pool = second(r#"same_as = [{ variant = "one", with_layers = ["conv2d", "max_pool2d"] }]"#);
+        assert_eq!(with_a_pool.same_program_as(&pooled(), Mode::Private, &[]), one);
+        assert_eq!(with_a_pool.same_program_as(&dense(), Mode::Private, &[]), None);
     }
 
     #[test]
@@ -175,7 +212,7 @@ mod tests {
         for (items, named) in [
             (format!(r#"{{ variant = "on", {modes} }}"#), "did you mean `one`?"),
             (format!(r#"{{ variant = "other", {modes} }}"#), "itself"),
-            (r#"{ variant = "one" }"#.into(), "at least one of modes, without_layers"),
+            (r#"{ variant = "one" }"#.into(), "at least one of modes, with_layers"),
             (r#"{ variant = "one", modes = [] }"#.into(), "at least one of"),
             (r#"{ variant = "one", without_layers = ["conv"] }"#.into(), "did you mean `conv2d`?"),
             (r#"{ variant = "one", with_cpu_feature = "" }"#.into(), "avx512f"),
@@ -187,17 +224,18 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_or_a_cycle_is_refused() {
+    fn a_chain_is_followed_to_its_end_and_a_cycle_is_refused() {
         let third = |name: &str| {
             format!(
                 "same_as = [{{ variant = \"third\", modes = [\"private\"] }}]\n[[strategy.variants]]\nname = \"third\"\n\
                  description = \"the third\"\nsame_as = [{{ variant = \"{name}\", modes = [\"private\"] }}]"
             )
         };
-        for name in ["one", "other"] {
-            let error = read(&third(name)).unwrap_err();
-            assert!(error.contains("has a same_as too"), "{error}");
-        }
+        let other = second(&third("one"));
+        assert_eq!(other.same_program_as(&dense(), Mode::Private, &[]), Some("one".into()));
+        assert_eq!(other.same_program_as(&dense(), Mode::NonPrivate, &[]), None);
+        let error = read(&third("other")).unwrap_err();
+        assert!(error.contains("is the same as this"), "{error}");
     }
 
     #[test]
