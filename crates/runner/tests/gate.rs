@@ -26,7 +26,7 @@ const WRONG: [(&str, &str); 21] = [
     ("constant-seed-unless-given", "noise of two seeds is correlated"),
     ("no-noise-on-an-empty-batch", "all parameters on an empty batch got no noise"),
     ("one-layer-short-by-a-thousandth", "some examples clipped: relative error"),
-    ("one-bias-short-by-a-thousandth", "some examples clipped: relative error 1.00e-3 of `2.bias`, allowed 5."),
+    ("one-bias-short-by-a-thousandth", "some examples clipped: relative error"),
     ("one-example-of-256-unclipped", "a batch of 256 different examples: relative error"),
 ];
 

@@ -4,7 +4,7 @@
 //! one step per [`Case`] and compares `theta_0 - theta_1` with the oracle's update ([`bounds`]); [`noise`] then tests the
 //! noise; last come batches of the sizes that are measured, ascending, because a worker may not survive the largest.
 
-mod bounds;
+pub mod bounds;
 mod noise;
 
 use std::fmt;

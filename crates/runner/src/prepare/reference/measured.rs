@@ -51,6 +51,14 @@ pub struct Job<'a> {
     pub seed: u64,
     /// Folder for the updates.
     pub out: &'a Path,
+    /// How many examples the oracle may go through, see [`affordable`]; at least [`PART`].
+    pub known: usize,
+}
+
+/// How many examples of a model the oracle can go through.
+pub fn affordable(model: &ModelSpec) -> Result<usize, PrepareError> {
+    let flops = cost::plain_step(model, 1).map_err(PrepareError::new)?.flops;
+    Ok(((BUDGET / flops) as usize).max(PART))
 }
 
 /// What came of it.
@@ -67,8 +75,7 @@ impl Job<'_> {
     /// Works out the batches of `sizes`.
     pub fn work_out(&self, sizes: &[usize]) -> Result<Measured, PrepareError> {
         let widest = sizes.iter().copied().max().unwrap_or(1);
-        let flops = cost::plain_step(self.model, 1).map_err(PrepareError::new)?.flops;
-        let known = ((BUDGET / flops) as usize).max(PART).min(widest);
+        let known = self.known.min(widest);
         let (mut checked, by_parts): (Vec<usize>, Vec<usize>) = sizes.iter().partition(|size| **size <= known);
         if !by_parts.is_empty() {
             checked.push(PART);

@@ -109,7 +109,15 @@ pub(super) fn prepare(
     let cases = cases::work_out(model, length(&params), &pool, out)?;
     let epochs = epoch::work_out(model, &params, &pool, out)?;
     let clip_norm = pool.median_norm();
-    let job = measured::Job { model, oracle: &oracle, pool: &pool, length: length(&params), seed, out };
+    let job = measured::Job {
+        model,
+        oracle: &oracle,
+        pool: &pool,
+        length: length(&params),
+        seed,
+        out,
+        known: measured::affordable(model)?,
+    };
     let measured = job.work_out(batch_sizes)?;
     let dataset = pool::concatenate([pool.dataset, measured.dataset]);
     dataset.save(&dataset_file).map_err(PrepareError::new)?;
@@ -161,5 +169,99 @@ impl EpochCase {
     /// The expected difference between the first and the last parameters.
     pub fn expected_update(&self) -> std::io::Result<Vec<f64>> {
         read(&self.expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::verify::bounds::{FLOOR, compare};
+
+    use super::*;
+
+    /// Whether each tensor is among those of which a missing thousandth is found, and the largest share of what is allowed
+    /// that an update rounded to f32 parameters takes.
+    fn found_and_share(model: &str) -> (Vec<bool>, f64) {
+        let model = ModelSpec::built_in(model).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let reference = prepare(&model, 1, &[16], folder.path()).unwrap();
+        let initial = Params::load(&reference.params, &model).unwrap();
+        let mut found = vec![false; initial.tensors.len()];
+        let mut share = 0.0_f64;
+        for case in reference.cases.iter().chain(&reference.measured) {
+            let Some(expected) = case.expected_update().unwrap() else { continue };
+            let rounded = initial.values().zip(&expected).map(|(old, update)| {
+                let new = (f64::from(old) - update) as f32;
+                f64::from(old) - f64::from(new)
+            });
+            let rounded: Vec<f64> = rounded.collect();
+            let right = compare(&rounded, &expected, &initial, &case.bounds, FLOOR);
+            assert_eq!(right.wrong, None, "{}", case.name);
+            share = share.max(right.share);
+            let mut begin = 0;
+            for (found, tensor) in found.iter_mut().zip(&initial.tensors) {
+                let mut short = rounded.clone();
+                short[begin..begin + tensor.values.len()].iter_mut().for_each(|update| *update *= 0.999);
+                begin += tensor.values.len();
+                *found |= compare(&short, &expected, &initial, &case.bounds, FLOOR).wrong.is_some();
+            }
+        }
+        (found, share)
+    }
+
+    #[test]
+    fn a_thousandth_of_any_tensor_that_is_missing_is_found_and_what_f32_parameters_blur_is_not() {
+        for model in ["logreg", "ffnn", "ffnn-regression", "mnist-cnn"] {
+            let (found, share) = found_and_share(model);
+            assert!(found.iter().all(|found| *found), "{model}: {found:?}");
+            assert!(share < 0.1, "{model}: {share}");
+        }
+    }
+
+    #[test]
+    #[ignore = "takes a minute with --release"]
+    fn a_thousandth_of_any_tensor_of_a_large_network_that_is_missing_is_found() {
+        for model in ["embedding", "cifar10-cnn", "lstm"] {
+            let (found, share) = found_and_share(model);
+            assert!(found.iter().all(|found| *found) && share < 0.1, "{model}: {found:?}, {share}");
+        }
+    }
+
+    #[test]
+    fn a_batch_too_large_for_the_oracle_is_cut_into_parts_of_different_examples() {
+        let model = ModelSpec::built_in("mnist-cnn").unwrap();
+        let params = Params::init(&model, 1);
+        let oracle = Oracle::new(&model, &params).unwrap();
+        let pool = Pool::generate(&model, &oracle, 1);
+        let folder = tempfile::tempdir().unwrap();
+        let job = measured::Job {
+            model: &model,
+            oracle: &oracle,
+            pool: &pool,
+            length: length(&params),
+            seed: 1,
+            out: folder.path(),
+            known: measured::PART,
+        };
+        let measured = job.work_out(&[16, 200]).unwrap();
+        let sizes: Vec<usize> = measured.cases.iter().map(|case| case.indices.len()).collect();
+        assert_eq!(sizes, [16, 16, 64, 64], "private and plain");
+        let parts: Vec<usize> = measured.parts.iter().map(|case| case.indices.len()).collect();
+        assert_eq!(parts, [200, 200]);
+        let (length, targets) = (
+            measured.dataset.example_len(),
+            match &measured.dataset.targets {
+                dpsgd_core::Targets::Class(classes) => classes,
+                _ => panic!("classes"),
+            },
+        );
+        let dpsgd_core::Inputs::F32(inputs) = &measured.dataset.inputs else { panic!("images") };
+        let mut examples: Vec<(Vec<u32>, i32)> = inputs
+            .chunks(length)
+            .zip(targets)
+            .map(|(image, class)| (image.iter().map(|value| value.to_bits()).collect(), *class))
+            .collect();
+        examples.sort();
+        examples.dedup();
+        assert_eq!(examples.len(), 200, "no two are the same");
     }
 }
