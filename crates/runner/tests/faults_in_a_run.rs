@@ -179,7 +179,7 @@ fn each_row_has_its_own_status_and_the_others_are_unharmed() {
     }
     // Every row has a cache of its own, which its first process fills; what that reads back counts for less.
     let (compiled, back, cached) = (Some(2.5), Some(0.125), Some(0.25));
-    for row in rows.iter().filter(|row| row.status == Status::Ok) {
+    for row in rows.iter().filter(|row| row.status == Status::Ok && row.control_of.is_none()) {
         let kernels: Vec<Option<Kernels>> = row.processes.iter().map(|process| process.kernels).collect();
         let of = |compile_s, cached_s| Some(Kernels { compile_s, cached_s });
         assert_eq!(kernels, [of(compiled, back), of(None, cached), of(None, cached)], "{}", row.strategy);
@@ -221,7 +221,7 @@ fn a_worker_that_is_right_in_the_gate_and_wrong_as_it_is_timed_fails_with_what_g
         assert!((least..=most).contains(&checked.moved) && checked.epoch_error.is_some_and(|error| error < 1e-3));
         let alone = process.serves == Serves::Cold;
         assert_eq!(checked.clock_error.is_some_and(|error| error < 0.02), alone);
-        assert_eq!((process.idle_cpu.is_none(), process.turns.is_none()), (alone, alone));
+        assert_eq!(process.turns.is_none(), alone);
     }
 }
 
