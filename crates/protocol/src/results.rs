@@ -555,33 +555,32 @@ fn numbers_in_lines(pretty: &str) -> String {
         let (before, from) = rest.split_at(position);
         text.push_str(before);
         let is_of_numbers = |c: char| c.is_ascii_digit() || c.is_ascii_whitespace() || "+-.eE,".contains(c);
-        let end = if from.starts_with('"') {
+        rest = match from.strip_prefix('"') {
             // A string is as it is, up to the quotation mark that ends it.
-            let mut escaped = false;
-            let closes = |c: char| {
-                let closes = c == '"' && !escaped;
-                escaped = c == '\\' && !escaped;
-                closes
-            };
-            1 + from[1..].find(closes).expect("a string ends") + 1
-        } else {
-            match from[1..].find(|c: char| !is_of_numbers(c)) {
-                Some(length) if from[1 + length..].starts_with(']') => {
-                    let numbers: Vec<&str> = from[1..1 + length].split(',').map(str::trim).collect();
-                    text.push('[');
-                    text.push_str(&numbers.join(", "));
-                    1 + length
-                }
-                _ => {
-                    text.push('[');
-                    1
+            Some(string) => {
+                let mut escaped = false;
+                let closes = |c: char| {
+                    let closes = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    closes
+                };
+                let (string, rest) = from.split_at(1 + string.find(closes).expect("a string ends") + 1);
+                text.push_str(string);
+                rest
+            }
+            None => {
+                text.push('[');
+                let list = &from[1..];
+                match list.find(|c: char| !is_of_numbers(c)) {
+                    Some(length) if list[length..].starts_with(']') => {
+                        let numbers: Vec<&str> = list[..length].split(',').map(str::trim).collect();
+                        text.push_str(&numbers.join(", "));
+                        &list[length..]
+                    }
+                    _ => list,
                 }
             }
         };
-        if from.starts_with('"') {
-            text.push_str(&from[..end]);
-        }
-        rest = &from[end..];
     }
     text + rest
 }

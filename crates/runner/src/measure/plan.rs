@@ -134,7 +134,7 @@ pub fn groups(memory: &[u64], most: u64) -> Vec<Vec<usize>> {
 pub fn order_of_round(things: usize, seed: u64, stream: u64, round: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..things).collect();
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
-    rng.set_stream(stream << 32 | round as u64 / 2);
+    rng.set_stream((stream << 32) | (round as u64 / 2));
     order.shuffle(&mut rng);
     if round % 2 == 1 {
         order.reverse();
