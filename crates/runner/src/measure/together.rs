@@ -20,7 +20,7 @@ use crate::worker::{Guard, Launch, WorkerError};
 /// Processes that start, or are checked in the end, at the same time: nothing is timed meanwhile.
 const AT_ONCE: usize = 2;
 /// Share of a processor that a stopped process may use: what it takes to stop its threads.
-const MOST_IDLE_CPU: f64 = 0.02;
+const MOST_IDLE_CPU: f64 = 0.05;
 /// Seconds of others' turns from which that share says something.
 const LEAST_IDLE_S: f64 = 0.2;
 
