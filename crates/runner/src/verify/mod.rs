@@ -218,6 +218,9 @@ impl<'a> Gate<'a> {
         let mut bounds = Bounds {
             added: 0.0,
             added_of_tensors: vec![0.0; self.initial.tensors.len()],
+            // On both sides.
+            epsilon: 0.0,
+            epsilon_of_tensors: vec![0.0; self.initial.tensors.len()],
             roundings: case.roundings,
             steps: 1.0,
         };

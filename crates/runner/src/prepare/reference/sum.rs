@@ -14,11 +14,19 @@ pub struct Bounds {
     pub added: f64,
     /// `sum_i s_i |g_i,t|` for each parameter tensor t.
     pub added_of_tensors: Vec<f64>,
+    /// How far an epsilon of [`EPSILON`] beside the norm moves the sum at most, in the units of the update; 0 of a plain
+    /// step.
+    pub epsilon: f64,
+    /// The same for each parameter tensor.
+    pub epsilon_of_tensors: Vec<f64>,
     /// Roundings that may add up in one direction, see [`roundings`].
     pub roundings: f64,
     /// Steps that read and wrote the parameters.
     pub steps: f64,
 }
+
+/// What frameworks add to the norm that they divide by: `C / (norm + 1e-6)` in Opacus. It shows where gradients are short.
+const EPSILON: f64 = 1e-6;
 
 /// A sum of gradients under way.
 pub struct Sum {
@@ -29,14 +37,25 @@ pub struct Sum {
     examples: usize,
     added: f64,
     added_of_tensors: Vec<f64>,
+    epsilon: f64,
+    epsilon_of_tensors: Vec<f64>,
 }
 
 impl Sum {
     /// Of no gradient.
     pub fn new(model: &ModelSpec, mode: Mode, clip_norm: f64) -> Self {
         let gradient = Gradient::zeros(model);
-        let added_of_tensors = vec![0.0; gradient.0.len()];
-        Sum { mode, clip_norm, gradient, examples: 0, added: 0.0, added_of_tensors }
+        let none = vec![0.0; gradient.0.len()];
+        Sum {
+            mode,
+            clip_norm,
+            gradient,
+            examples: 0,
+            added: 0.0,
+            added_of_tensors: none.clone(),
+            epsilon: 0.0,
+            epsilon_of_tensors: none,
+        }
     }
 
     /// Of all of `gradients`.
@@ -62,8 +81,14 @@ impl Sum {
         };
         self.gradient.add_scaled(gradient, factor);
         self.added += factor * norm;
-        for (added, tensor) in self.added_of_tensors.iter_mut().zip(&gradient.0) {
-            *added += factor * tensor.iter().map(|value| value * value).sum::<f64>().sqrt();
+        // The share of a clipped example that an epsilon takes away.
+        let epsilon = if self.mode == Mode::Private && norm > 0.0 { EPSILON / norm } else { 0.0 };
+        self.epsilon += epsilon * factor * norm;
+        let tensors = self.added_of_tensors.iter_mut().zip(&mut self.epsilon_of_tensors).zip(&gradient.0);
+        for ((added, of_epsilon), tensor) in tensors {
+            let length = factor * tensor.iter().map(|value| value * value).sum::<f64>().sqrt();
+            *added += length;
+            *of_epsilon += epsilon * length;
         }
     }
 
@@ -77,9 +102,15 @@ impl Sum {
 
     /// The bounds of the update `scale * gradient`.
     pub fn bounds(&self, model: &ModelSpec, scale: f64) -> Bounds {
-        let added_of_tensors = self.added_of_tensors.iter().map(|added| added * scale).collect();
-        let roundings = roundings(model, self.examples);
-        Bounds { added: self.added * scale, added_of_tensors, roundings, steps: 1.0 }
+        let scaled = |lengths: &[f64]| lengths.iter().map(|length| length * scale).collect();
+        Bounds {
+            added: self.added * scale,
+            added_of_tensors: scaled(&self.added_of_tensors),
+            epsilon: self.epsilon * scale,
+            epsilon_of_tensors: scaled(&self.epsilon_of_tensors),
+            roundings: roundings(model, self.examples),
+            steps: 1.0,
+        }
     }
 }
 
@@ -88,6 +119,8 @@ impl Bounds {
     pub fn and(mut self, next: Bounds) -> Bounds {
         self.added += next.added;
         self.added_of_tensors.iter_mut().zip(next.added_of_tensors).for_each(|(sum, next)| *sum += next);
+        self.epsilon += next.epsilon;
+        self.epsilon_of_tensors.iter_mut().zip(next.epsilon_of_tensors).for_each(|(sum, next)| *sum += next);
         self.roundings = self.roundings.max(next.roundings);
         self.steps += next.steps;
         self
@@ -146,9 +179,13 @@ mod tests {
         assert!((bounds.added - 10.0 * (2.0 + 2.0 + 1.0)).abs() < 1e-9);
         assert!((bounds.added_of_tensors[0] - 10.0 * (1.6 + 1.6)).abs() < 1e-9);
         assert!((bounds.added_of_tensors[1] - 10.0 * (1.2 + 1.2 + 1.0)).abs() < 1e-9);
+        // Clip factors 0.4, 0.4 and 1.
+        assert!((bounds.epsilon / (10.0 * 1e-6 * 1.8) - 1.0).abs() < 1e-9);
+        assert!((bounds.epsilon_of_tensors[0] / (10.0 * 1e-6 * 0.8 * 0.8) - 1.0).abs() < 1e-9);
         assert_eq!((private.divisor(), bounds.roundings), (EXPECTED_BATCH_SIZE, 109.0_f64.sqrt()));
         let plain = Sum::of(&model, Mode::NonPrivate, 2.0, &gradients[..3]);
         assert_eq!((plain.divisor(), &plain.gradient), (3.0, &sum(&gradients[..3], &model)));
+        assert_eq!(plain.bounds(&model, 1.0).epsilon, 0.0);
         assert!((plain.bounds(&model, 1.0).and(plain.bounds(&model, 2.0)).added - 3.0 * 11.0).abs() < 1e-9);
     }
 }
